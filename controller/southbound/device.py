@@ -1,0 +1,235 @@
+"""What a device is to Bellhop: a set of items it holds, and one driver protocol to read and change them.
+
+An item is a value (a flow rule, a cross-connect, a relay entry): equal items are the same thing wherever they are seen. What a device
+should hold, what it holds and what must change are all sets of items, so one `diff` serves every family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+BELLHOP_COOKIE_PREFIX = 0xBE11
+"""The top 16 bits of the cookie of every flow rule that Bellhop owns."""
+
+Match = tuple[tuple[str, int | str], ...]
+Actions = tuple[tuple[str, int | str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRule:
+    """One OpenFlow 1.3 flow entry.
+
+    `match` is sorted by field name; names are the OXM names (`eth_dst`, `ipv4_src`). Addresses are text in canonical form
+    (`02:00:00:00:00:01`, `10.0.0.1`), everything else is an int; a masked value is the text `value/mask`. `actions` are the
+    apply-actions in order: `("output", 3)`, `("set_field:eth_dst", "02:00:00:00:00:01")`, `("group", 7)`, `("push_vlan", 0x8100)`,
+    `("pop_vlan", 0)`. `hop` counts from the service's ingress (0); it orders stages and is no part of the rule's identity.
+    """
+
+    priority: int
+    match: Match
+    actions: Actions
+    cookie: int
+    table: int = 0
+    hop: int = field(default=0, compare=False)
+    kind: Literal["flow"] = "flow"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What the switch tells rules apart by: a second rule with this key replaces the first."""
+        return (self.kind, self.table, self.priority, self.match)
+
+    @property
+    def ours(self) -> bool:
+        """Whether the cookie says that Bellhop put the rule there."""
+        return self.cookie >> 48 == BELLHOP_COOKIE_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class CrossConnect:
+    """One cross-connect of an optical circuit switch: light passes between two ports, in both directions."""
+
+    ingress: int
+    egress: int
+    kind: Literal["cross-connect"] = "cross-connect"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.kind, self.ingress, self.egress)
+
+    @property
+    def ours(self) -> bool:
+        """Always false: a cross-connect carries no mark of its owner, the store remembers which are ours."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRelay:
+    """One KME's part in carrying the keys of one service over one path.
+
+    `saes` are the service's two SAE IDs, left and right. `left` and `right` are the neighbouring KMEs on the path towards each; None
+    marks the KME that serves that SAE. `share` of `shares` numbers the XOR share this path carries. `rate_bps` is the most that the ends
+    relay per direction; `stock_keys` is how many keys of `key_bits` bits each end keeps ready per direction.
+    """
+
+    service: str
+    saes: tuple[str, str]
+    left: str | None
+    right: str | None
+    rate_bps: float
+    share: int = 0
+    shares: int = 1
+    key_bits: int = 256
+    stock_keys: int = 64
+    kind: Literal["key-relay"] = "key-relay"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.kind, self.service, self.share)
+
+    @property
+    def ours(self) -> bool:
+        """Always true: a KME takes relay entries from its controller only."""
+        return True
+
+
+Item = FlowRule | CrossConnect | KeyRelay
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a device was read to hold. Readings are by port, neighbour KME or service; a device fills those that it has."""
+
+    items: frozenset[Item] = frozenset()
+    power_dbm: Mapping[int, float] = field(default_factory=dict)
+    pool_bytes: Mapping[str, int] = field(default_factory=dict)
+    stock_keys: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What must change on one device. An added item whose key equals a removed one replaces it, and only the addition is listed."""
+
+    device: str
+    add: tuple[Item, ...] = ()
+    remove: tuple[Item, ...] = ()
+    foreign: tuple[Item, ...] = ()
+    """Items Bellhop did not put there: reported, never touched."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.add and not self.remove
+
+
+def order(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Items in an order that is the same in every run."""
+    return tuple(sorted(items, key=repr))
+
+
+def diff(device: str, actual: frozenset[Item], present: frozenset[Item], absent: frozenset[Item]) -> Diff:
+    """What turns `actual` into what is wanted: `present` there, `absent` gone, all else left alone.
+
+    An item is removed only when it is known to be Bellhop's: it is listed in `absent` (once desired, no longer) or carries Bellhop's mark.
+    """
+    add = present - actual
+    replaced = {item.key for item in add}
+    unwanted = actual - present
+    removable = {item for item in unwanted if item in absent or item.ours}
+    return Diff(
+        device,
+        add=order(add),
+        remove=order(item for item in removable if item.key not in replaced),
+        foreign=order(unwanted - removable),
+    )
+
+
+class DeviceError(Exception):
+    """A device did not do what it was asked. The text says what, and what to do."""
+
+    def __init__(self, device: str, what: str) -> None:
+        super().__init__(f"{device}: {what}")
+        self.device = device
+        self.what = what
+
+
+class Unreachable(DeviceError):
+    """No session with the device; what it holds is unknown until it is read again."""
+
+
+class Refused(DeviceError):
+    """The device is there and refused the change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something else than this driver's last `apply` changed the device: read it again."""
+
+    device: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortChanged:
+    """A port lost or regained its signal (OpenFlow port status, optical loss of signal)."""
+
+    device: str
+    port: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QkdLinkReport:
+    """A KME's word on a QKD link that feeds it: whether it makes key, its secret-key rate and QBER over the last interval."""
+
+    device: str
+    link: str
+    up: bool
+    rate_bps: float
+    qber: float | None
+
+
+DeviceEvent = Connected | Disconnected | Changed | PortChanged | QkdLinkReport
+
+
+class Device(Protocol):
+    """The driver protocol: one object per device, owning its session.
+
+    Every method but `events` raises `Unreachable` when there is no session and `Refused` when the device says no.
+    """
+
+    name: str
+    capabilities: frozenset[str]
+    """`validate`: `check` asks the device itself; `power`: `State.power_dbm` is measured; `atomic`: one `apply` is all or nothing."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def read(self) -> State: ...
+
+    async def check(self, diff: Diff) -> list[str]:
+        """What the device would refuse, without changing it; empty when nothing."""
+        ...
+
+    async def apply(self, diff: Diff) -> None:
+        """Make the change. When this returns, the device has confirmed it."""
+        ...
+
+    def events(self) -> AsyncIterator[DeviceEvent]:
+        """The device's events, for one reader, from the moment of the call."""
+        ...
+
+    async def run(self) -> None:
+        """Hold the session, reconnecting with back-off, until cancelled."""
+        ...
