@@ -64,7 +64,7 @@ class Session:
         self._last_id = 0
         self._pending: dict[str, asyncio.Future[rpc.Reply | None]] = {}
 
-    async def rpc(self, operation: etree._Element, timeout_s: float | None = None) -> rpc.Reply:
+    async def call(self, operation: etree._Element, timeout_s: float | None = None) -> rpc.Reply:
         """The device's reply. Calls may overlap. Raises RpcRefusedError for a reply with errors; no reply in time ends the session."""
         if self.lost is not None:
             raise SessionError(self.lost)
@@ -106,12 +106,14 @@ class Session:
 
     async def greet(self) -> None:
         """Exchange hellos. Called once, by `open_session`."""
-        self._process.stdin.write(frame(rpc.hello((rpc.BASE_1_0, rpc.BASE_1_1)), chunked=False))
         try:
             async with asyncio.timeout(self._timeout_s):
+                self._process.stdin.write(frame(rpc.hello((rpc.BASE_1_0, rpc.BASE_1_1)), chunked=False))
                 await self._greeted.wait()
         except TimeoutError:
             self._lose(f"no hello within {self._timeout_s:g} s")
+        except (OSError, asyncssh.Error) as fault:
+            self._lose(f"the hello could not be sent: {_reason(fault)}")
         if self.lost is not None:
             raise SessionError(self.lost)
 
@@ -179,7 +181,7 @@ async def open_session(
             yield session
             if session.lost is None:
                 with suppress(SessionError, RpcRefusedError):
-                    await session.rpc(rpc.close_session(), _GOODBYE_S)
+                    await session.call(rpc.close_session(), _GOODBYE_S)
         finally:
             session.end("closed by the controller")
             receiver.cancel()
