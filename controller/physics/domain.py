@@ -1,0 +1,19 @@
+"""The edge of the formulas: a figure outside its domain is refused by name, NaN included."""
+
+from __future__ import annotations
+
+import math
+
+
+def within(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+    """Raise ValueError unless `value` is finite and low <= value <= high (low < value when `open_low`)."""
+    above = value > low if open_low else value >= low
+    if not (above and value <= high and math.isfinite(value)):
+        upper = "inf)" if high == math.inf else f"{high:g}]"
+        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low:g}, {upper}, got {value!r}")
+
+
+def whole(name: str, value: int, low: int, high: int) -> None:
+    """Raise ValueError unless `value` is an int with low <= value <= high."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
