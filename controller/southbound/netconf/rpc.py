@@ -82,7 +82,7 @@ def parse_xml(message: bytes) -> Element:
         remove_pis=True,
     )
     try:
-        return etree.fromstring(message, parser)
+        return etree.fromstring(message.lstrip(), parser)  # some peers end a message with a line feed after its delimiter
     except (etree.XMLSyntaxError, ValueError) as fault:
         raise MessageError(f"the message is not well-formed XML: {fault}") from None
 

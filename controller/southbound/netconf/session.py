@@ -70,7 +70,8 @@ class Session:
             raise SessionError(self.lost)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         self._last_id += 1
-        future = self._pending[str(self._last_id)] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[rpc.Reply | None] = asyncio.get_running_loop().create_future()
+        self._pending[str(self._last_id)] = future
         try:
             async with asyncio.timeout(limit_s):
                 self._process.stdin.write(frame(rpc.rpc(self._last_id, operation), self._deframer.chunked))
