@@ -1,0 +1,69 @@
+"""Network documents named on the command line, and answers printed as tables or JSON."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from controller.network.topology import Topology
+
+OUTPUT = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print the answer."
+)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say what went wrong on standard error and leave with that exit code."""
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def find(name: str) -> Path:
+    """The file of a document: a path, or the bare name of one of the networks that come with Bellhop."""
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = importlib.resources.files("topologies")
+    bundled = Path(str(shipped / f"{name}.yaml"))
+    if "/" not in name and bundled.exists():
+        return bundled
+    known = sorted(Path(str(each)).stem for each in shipped.iterdir() if each.name.endswith(".yaml"))
+    fail(f"no document '{name}'; give the path of a YAML file, or one of the networks that come with Bellhop: {', '.join(known)}", 2)
+
+
+def load(name: str) -> Topology:
+    """The topology of a document; a wrong one ends the program with every fault, exit code 2."""
+    from controller.network import document
+
+    try:
+        return document.load(find(name))
+    except document.WrongDocument as wrong:
+        fail(str(wrong), 2)
+    except OSError as error:
+        fail(f"{name}: {error.strerror or error}", 2)
+
+
+def print_json(answer: Any) -> None:
+    """JSON on standard output, indented for a terminal and on one line for a pipe."""
+    click.echo(json.dumps(answer, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns padded to their widest cell; numbers to the right."""
+    body = [["" if cell is None else f"{cell:,.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    numeric = [
+        bool(body)
+        and all(cell.replace(",", "").replace(".", "").replace("-", "").replace("e+", "").isdigit() or not cell for cell in column)
+        for column in zip(*body, strict=True)
+    ] or [False] * len(header)
+    widths = [max(len(cell) for cell in column) for column in zip(header, *body, strict=True)]
+    for row in [list(header), *body]:
+        cells = [cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric, strict=True)]
+        click.echo("  ".join(cells).rstrip())

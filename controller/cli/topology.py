@@ -1,0 +1,82 @@
+"""`bellhop check` and `bellhop topology`: network documents and the live network."""
+
+from __future__ import annotations
+
+import click
+
+from controller.cli.document import OUTPUT, load, print_json, print_table
+
+
+@click.command()
+@click.argument("file")
+def check(file: str) -> None:
+    """Check the network document FILE and print every fault as `file:line: path: what, remedy`.
+
+    \b
+    Example:
+      bellhop check topologies/sandbox.yaml
+    """
+    found = load(file)
+    kinds: dict[str, int] = {}
+    for _, node in found.nodes():
+        kinds[node.kind] = kinds.get(node.kind, 0) + 1
+    for link in found.links():
+        kinds[f"{link.kind} link"] = kinds.get(f"{link.kind} link", 0) + 1
+    click.echo(f"{file}: right: {found.name}: " + ", ".join(f"{count} x {kind}" for kind, count in kinds.items()))
+
+
+@click.group()
+def topology() -> None:
+    """Show a network document or the live network."""
+
+
+@topology.command()
+@click.argument("file")
+@OUTPUT
+def show(file: str, output: str) -> None:
+    """Show the nodes and links of FILE, every figure with its origin.
+
+    \b
+    Examples:
+      bellhop topology show secoqc
+      bellhop topology show my-network.yaml -o json
+    """
+    found = load(file)
+    figures = {
+        link.id: {
+            name: found.figure(link, name) for name in ("length_km", "loss_db", "rate_bps", "qber", "rate_hz", "fidelity", "latency_ms")
+        }
+        for link in found.links()
+    }
+    if output == "json":
+        nodes = {name: node.model_dump(mode="json", exclude_defaults=True) for name, node in found.nodes()}
+        links = [
+            link.model_dump(mode="json", exclude_defaults=True)
+            | {
+                "figures": {
+                    name: {"value": f.value, "origin": f.origin, "source": f.source}
+                    for name, f in figures[link.id].items()
+                    if f is not None
+                }
+            }
+            for link in found.links()
+        ]
+        print_json({"name": found.name, "description": found.description, "nodes": nodes, "links": links})
+        return
+    click.echo(f"{found.name}: {found.description}\n")
+    print_table(["NODE", "KIND", "SITE", "OPERATOR"], [(name, node.kind, node.site, node.operator) for name, node in found.nodes()])
+    click.echo()
+    units = {
+        "length_km": "km",
+        "loss_db": "dB",
+        "rate_bps": "bit/s",
+        "qber": "QBER",
+        "rate_hz": "pairs/s",
+        "fidelity": "fidelity",
+        "latency_ms": "ms",
+    }
+    rows = []
+    for link in found.links():
+        told = [f"{f.value:.4g} {units[name]} ({f.origin})" for name, f in figures[link.id].items() if f is not None]
+        rows.append((link.id, " - ".join(link.ends), ", ".join(told)))
+    print_table(["LINK", "ENDS", "FIGURES"], rows)

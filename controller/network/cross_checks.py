@@ -1,0 +1,218 @@
+"""What only the whole document can tell: whether the parts of a network fit together.
+
+Each check yields complaints (path in the document, what is wrong, remedy). All of them are found in one go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+import networkx as nx
+
+from controller.network.model import LINK_FIELDS, End, Link, Module, Node, parse_end
+
+Key = tuple[str | int, ...]
+Complaint = tuple[Key, str, str]
+
+_QUANTUM_ENDS = {"end-node", "trusted-node", "repeater", "source", "satellite", "ground-station"}
+_LIGHT_KINDS = {"fibre", "free-space"}
+
+
+def cross_check(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set[str]) -> list[Complaint]:
+    """Every complaint about how nodes (by name) and links (by position) fit. `names` are all node names, those of faulty nodes too."""
+    return list(
+        chain(_nodes(nodes), _ids(links), _link_ends(nodes, links, names), _ports(nodes, links), _figures(links), _over(nodes, links))
+    )
+
+
+def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
+    taken: dict[tuple[str, str], str] = {}
+    for name, node in nodes.items():
+        at: Key = ("nodes", name)
+        if node.kind == "openflow-switch" and node.dpid is None:
+            yield at, "an openflow-switch without dpid", 'give dpid: "0000000000000001" or the like, 16 hex digits'
+        if node.kind == "optical-switch" and node.ports is None:
+            yield at, "an optical-switch without ports", "give ports: 32 or the like"
+        if node.sides != "single" and node.kind == "optical-switch" and node.ports is not None and node.ports % 2:
+            yield (*at, "ports"), f"a dual-sided switch with {node.ports} ports", "give an even number, or sides: single"
+        if node.ip is not None:
+            try:
+                ipaddress.IPv4Address(node.ip)
+            except ValueError:
+                yield (*at, "ip"), f"'{node.ip}' is no IPv4 address", "give one as in 10.0.0.1"
+        for field in node.origins:
+            if field not in Node.model_fields:
+                yield (*at, "origins", field), f"origins names '{field}', which is no field of a node", "name a field"
+        for field in ("dpid", "ip", "mac", "kme", "address"):
+            value = getattr(node, field)
+            if value is not None and taken.setdefault((field, value), name) != name:
+                yield (*at, field), f"{field} {value} is also that of {taken[field, value]}", "give each its own"
+        for index, sae in enumerate(node.saes or ((f"sae-{name}",) if node.holds_keys else ())):
+            if taken.setdefault(("sae", sae), name) != name:
+                yield (*at, "saes", index), f"SAE {sae} is also at {taken['sae', sae]}", "give each SAE an ID of its own"
+        for module_name, module in node.modules.items():
+            if module.port is not None:
+                yield from _module_port(nodes, (*at, "modules", module_name, "port"), parse_end(module.port))
+
+
+def _module_port(nodes: Mapping[str, Node], at: Key, port: End) -> Iterator[Complaint]:
+    switch = nodes.get(port.node)
+    if switch is None:
+        yield at, f"no node named '{port.node}'", "name a node of this document"
+    elif switch.kind not in ("optical-switch", "wavelength-switch", "passive"):
+        yield at, f"'{port.node}' is of kind {switch.kind}", "name a port of an optical-switch, wavelength-switch or passive node"
+    else:
+        yield from _port_number(switch, at, port)
+
+
+def _ids(links: Mapping[int, Link]) -> Iterator[Complaint]:
+    first: dict[str, int] = {}
+    for index, link in links.items():
+        if first.setdefault(link.id, index) != index:
+            yield (
+                ("links", index),
+                f"a second link with id {link.id} (the first is links[{first[link.id]}])",
+                "give parallel links an id each",
+            )
+
+
+def _link_ends(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set[str]) -> Iterator[Complaint]:
+    for index, link in links.items():
+        for which, end in enumerate((link.a, link.b)):
+            at: Key = ("links", index, "ends", which)
+            if end.node not in names:
+                yield at, f"no node named '{end.node}'", "name a node of this document"
+            elif end.node in nodes:
+                yield from _link_end(nodes[end.node], link, end, at)
+        if link.a.node == link.b.node:
+            yield ("links", index, "ends"), "both ends are at the same node", "join two nodes"
+
+
+def _link_end(node: Node, link: Link, end: End, at: Key) -> Iterator[Complaint]:
+    quantum = link.kind in ("qkd", "entanglement")
+    if end.module is not None and not quantum:
+        yield at, f"a {link.kind} link ends at a port, not at a module", f"write {end.node}:{end.module}"
+    elif end.port is not None and quantum:
+        yield at, f"a {link.kind} link ends at a node or a module, not at a port", f"write {end.node}/{end.port} or {end.node}"
+    elif end.module is not None and end.module not in node.modules:
+        known = ", ".join(node.modules) or "none"
+        yield at, f"{end.node} has no module '{end.module}'", f"name one of its modules ({known})"
+    if link.kind == "qkd" and not node.holds_keys:
+        yield at, f"a qkd link ends at {end.node}, a {node.kind}, which holds no keys", "end it at an end-node or a trusted-node"
+    if link.kind == "entanglement" and node.kind not in _QUANTUM_ENDS:
+        yield at, f"an entanglement link ends at {end.node}, a {node.kind}", "end it at an end-node, trusted-node or repeater"
+    if link.kind == "ethernet" and node.kind in ("optical-switch", "wavelength-switch", "passive"):
+        yield at, f"an ethernet link ends at {end.node}, a {node.kind}", "end it at a switch, a host or a node"
+    if link.kind in _LIGHT_KINDS and node.kind in ("openflow-switch", "host"):
+        yield at, f"a {link.kind} link ends at {end.node}, a {node.kind}", "end it at an optical or quantum node, or use kind: ethernet"
+    if end.port is not None:
+        yield from _port_number(node, at, end)
+
+
+def _port_number(node: Node, at: Key, end: End) -> Iterator[Complaint]:
+    if node.kind not in ("optical-switch", "wavelength-switch", "passive", "openflow-switch"):
+        return
+    text, most = end.port or "", 0xFFFFFF00 - 1 if node.kind == "openflow-switch" else node.ports or 65535
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        yield at, f"{end.node} has no port '{text}'", f"give a port number from 1 to {most}"
+
+
+def _ports(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Complaint]:
+    """A port takes one fibre or one cable. A module patched to a port may name the fibre that does it as well."""
+    holder: dict[tuple[str, str, str], str] = {}
+    patched: dict[tuple[str, str], tuple[str, str]] = {}
+    for name, node in nodes.items():
+        for module_name, module in node.modules.items():
+            if module.port is not None:
+                port = parse_end(module.port)
+                earlier = patched.setdefault((port.node, port.port or ""), (name, module_name))
+                if earlier != (name, module_name):
+                    yield (
+                        ("nodes", name, "modules", module_name, "port"),
+                        f"port {module.port} is taken by {'/'.join(earlier)}",
+                        "patch it to a free port",
+                    )
+    for index, link in links.items():
+        medium = {"ethernet": "cable", "fibre": "fibre", "free-space": "fibre"}.get(link.kind)
+        if medium is None:
+            continue
+        for which, (end, other) in enumerate(((link.a, link.b), (link.b, link.a))):
+            if end.port is None:
+                continue
+            earlier_id = holder.setdefault((medium, end.node, end.port), link.id)
+            module_at = patched.get((end.node, end.port))
+            if earlier_id != link.id:
+                yield ("links", index, "ends", which), f"port {end} is taken by link {earlier_id}", "use a free port"
+            elif module_at is not None and module_at != (other.node, other.port):
+                yield ("links", index, "ends", which), f"port {end} is taken by module {'/'.join(module_at)}", "use a free port"
+
+
+def _figures(links: Mapping[int, Link]) -> Iterator[Complaint]:
+    for index, link in links.items():
+        at: Key = ("links", index)
+        if link.kind in _LIGHT_KINDS and link.length_km is None and link.loss_db is None:
+            yield at, f"a {link.kind} link with neither length_km nor loss_db", "give one of them"
+        if link.kind == "entanglement":
+            if link.rate_hz is None:
+                yield at, "an entanglement link without rate_hz", "give the pairs per second, all channels together"
+            if (link.fidelity is None) == (link.state is None):
+                yield at, "an entanglement link needs either fidelity or state", "give one of the two"
+        for field in link.origins:
+            if not any(field in fields for fields in LINK_FIELDS.values()):
+                yield (*at, "origins", field), f"origins names '{field}', which is no figure of a link", "name one of its figures"
+
+
+def _over(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Complaint]:
+    by_id = {link.id: link for link in links.values()}
+    patched = {(end.node, end.port) for link in links.values() if link.kind in _LIGHT_KINDS for end in (link.a, link.b)}
+    for index, link in links.items():
+        at: Key = ("links", index, "over")
+        if link.via is not None and (link.via not in nodes or nodes[link.via].kind not in ("source", "bell-station")):
+            yield ("links", index, "via"), f"'{link.via}' is no source or bell-station of this document", "name one"
+        if link.switched:
+            yield from _switched(nodes, link, at, patched)
+            continue
+        glass: nx.Graph[str] = nx.Graph()
+        for position, fibre_id in enumerate(link.fibres):
+            fibre = by_id.get(fibre_id)
+            if fibre is None:
+                yield (*at, position), f"no link with id '{fibre_id}'", "name a fibre of this document by its id"
+            elif fibre.kind not in _LIGHT_KINDS:
+                yield (*at, position), f"'{fibre_id}' is of kind {fibre.kind}", "name a fibre or free-space link"
+            else:
+                glass.add_edge(*fibre.nodes)
+        if link.fibres and len(glass.edges) == len(link.fibres):
+            ends = link.nodes
+            if not all(end in glass for end in ends) or not nx.has_path(glass, *ends):
+                yield at, f"these fibres do not join {ends[0]} and {ends[1]}", "list the fibres from one end to the other"
+        elif link.kind == "qkd" and not link.fibres and link.rate_bps is None:
+            yield (
+                ("links", index),
+                "a qkd link with neither rate_bps nor fibres to compute it from",
+                "give rate_bps, or over: [fibre id, ...]",
+            )
+
+
+def _switched(nodes: Mapping[str, Node], link: Link, at: Key, patched: set[tuple[str, str | None]]) -> Iterator[Complaint]:
+    modules: list[Module] = []
+    for end in (link.a, link.b):
+        if end.module is None:
+            yield at, f"a switched link must say which modules it joins, and '{end}' names none", "write the ends as node/module"
+        elif end.node in nodes and end.module in nodes[end.node].modules:
+            modules.append(nodes[end.node].modules[end.module])
+    if len(modules) < 2:
+        return
+    for module, end in zip(modules, (link.a, link.b), strict=True):
+        if module.port is None and (end.node, end.module) not in patched:
+            yield (
+                at,
+                f"nothing leads from module {end} to a switch",
+                f"give the module a port, as in port: ocs1:1, or a fibre ending at {end.node}:{end.module}",
+            )
+    roles = {module.role for module in modules}
+    if roles in ({"tx"}, {"rx"}):
+        yield at, f"both modules have role {roles.pop()}", "join a transmitter (tx) with a receiver (rx)"
+    if modules[0].technology != modules[1].technology:
+        yield at, f"a {modules[0].technology} module cannot talk to a {modules[1].technology} one", "join modules of one technology"

@@ -1,0 +1,53 @@
+"""What can happen to a network, as typed events: the only way its state changes after it was loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from controller.network.model import Admin, Link, Node
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStateChanged:
+    """A link carries its signal, or does not, as a device reported it."""
+
+    link: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMeasured:
+    """A device reported one figure of a link (`rate_bps`, `qber`)."""
+
+    link: str
+    figure: Literal["rate_bps", "qber", "loss_db", "rate_hz", "fidelity"]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdminChanged:
+    """An operator enabled, drains or disabled a node or a link."""
+
+    subject: Literal["node", "link"]
+    name: str
+    admin: Admin
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAdded:
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAdded:
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRemoved:
+    link: str
+
+
+NetworkEvent = LinkStateChanged | LinkMeasured | AdminChanged | NodeAdded | LinkAdded | LinkRemoved

@@ -1,0 +1,267 @@
+"""What a network is made of: nodes, the modules they own, and the links between them.
+
+These frozen models are the one description of a network: the document, the routing core, the API and the emulator all use them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+NodeKind = Literal[
+    "end-node",
+    "trusted-node",
+    "repeater",
+    "source",
+    "bell-station",
+    "optical-switch",
+    "wavelength-switch",
+    "passive",
+    "openflow-switch",
+    "host",
+    "satellite",
+    "ground-station",
+]
+LinkKind = Literal["fibre", "free-space", "qkd", "entanglement", "ethernet"]
+Technology = Literal["bb84-decoy", "bbm92", "cow", "sarg04", "cv", "dps", "twin-field", "mdi", "memory"]
+Admin = Literal["enabled", "draining", "disabled"]
+Origin = Literal["declared", "computed", "measured", "assumed"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+EndText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*([:/][A-Za-z0-9][A-Za-z0-9_.-]*)?$", max_length=128)]
+LinkId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=200)]
+Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+Fidelity = Annotated[float, Field(ge=0.25, le=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=180)]
+
+STRICT = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link: a node, and where it matters the port or the module there."""
+
+    node: str
+    port: str | None = None
+    module: str | None = None
+
+    def __str__(self) -> str:
+        if self.port is not None:
+            return f"{self.node}:{self.port}"
+        if self.module is not None:
+            return f"{self.node}/{self.module}"
+        return self.node
+
+
+@lru_cache(maxsize=1 << 18)
+def parse_end(text: str) -> End:
+    """`node`, `node:port` or `node/module`."""
+    node, colon, port = text.partition(":")
+    if colon:
+        return End(node, port=port)
+    node, slash, module = text.partition("/")
+    return End(node, module=module) if slash else End(node)
+
+
+class Swap(BaseModel):
+    """A repeater's Bell-state measurement: chance to succeed, and fidelity of the output for two perfect inputs."""
+
+    model_config = STRICT
+
+    success: Probability = 1.0
+    fidelity: Fidelity = 1.0
+
+
+class Module(BaseModel):
+    """A QKD transmitter or receiver, or a memory interface, of a node."""
+
+    model_config = STRICT
+
+    role: Literal["tx", "rx", "tx-rx", "memory"]
+    technology: Technology = "bb84-decoy"
+    wavelength_nm: Positive = 1550.0
+    max_loss_db: Positive | None = None
+    """The most channel loss with which the module still makes key."""
+    launch_dbm: Real = -20.0
+    """Power of the synchronisation signal a transmitter sends with its quantum signal; what switches' power monitors see."""
+    clock_hz: Positive | None = None
+    port: EndText | None = None
+    """The port of an optical switch the module is patched to (ETSI GS QKD 015 `qkdi_att_point`); None: its fibre says."""
+
+    @field_validator("port")
+    @classmethod
+    def _port_names_a_port(cls, text: str | None) -> str | None:
+        if text is not None and parse_end(text).port is None:
+            raise ValueError(f"'{text}' names no port; write it as switch:port, for instance ocs1:1")
+        return text
+
+
+class Window(BaseModel):
+    """An interval in which a link is available."""
+
+    model_config = STRICT
+
+    start: datetime
+    end: datetime
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError("the window ends before it starts; give an end later than the start")
+        return self
+
+
+_KEY_NODE = {"modules", "kme", "saes"}
+_MEMORY_NODE = {"modules", "memories", "t1_s", "t2_s", "swap"}
+NODE_FIELDS: Mapping[str, frozenset[str]] = {
+    "end-node": frozenset(_KEY_NODE | _MEMORY_NODE - {"swap"}),
+    "trusted-node": frozenset(_KEY_NODE),
+    "repeater": frozenset(_MEMORY_NODE),
+    "source": frozenset({"modules"}),
+    "bell-station": frozenset({"modules"}),
+    "optical-switch": frozenset({"ports", "sides", "insertion_loss_db", "driver", "address"}),
+    "wavelength-switch": frozenset({"ports", "insertion_loss_db", "driver", "address"}),
+    "passive": frozenset({"ports", "insertion_loss_db", "losses_db"}),
+    "openflow-switch": frozenset({"dpid"}),
+    "host": frozenset({"ip", "mac"}),
+    "satellite": frozenset(_KEY_NODE),
+    "ground-station": frozenset(_KEY_NODE),
+}
+"""Which fields beside the common ones a node kind has; `model_fields` of Node minus all of these are common."""
+
+
+class Node(BaseModel):
+    """One node of the network. Which fields it may carry depends on its kind (NODE_FIELDS)."""
+
+    model_config = STRICT
+
+    kind: NodeKind
+    location: tuple[Latitude, Longitude] | None = None
+    """Latitude and longitude in degrees."""
+    site: Name | None = None
+    operator: Name | None = None
+    admin: Admin = "enabled"
+    source: str | None = None
+    origins: dict[str, Origin] = {}
+    modules: dict[Name, Module] = {}
+    kme: Address | None = None
+    """Where the node's key management entity listens (HTTPS)."""
+    saes: tuple[Name, ...] = ()
+    """The SAE IDs its KME serves; a node with a KME and none listed serves `sae-<node>`."""
+    memories: Annotated[int, Field(ge=1)] | None = None
+    t1_s: Positive | None = None
+    t2_s: Positive | None = None
+    swap: Swap | None = None
+    ports: Annotated[int, Field(ge=2, le=65535)] | None = None
+    sides: Literal["dual", "single"] | None = None
+    """A dual-sided switch connects its lower half of ports (ingress) to its upper half (egress); a single-sided one any two ports."""
+    insertion_loss_db: NonNegative | None = None
+    losses_db: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")], NonNegative] = {}
+    """Loss per port pair of a passive node, as `{"1-2": 3.4}`; a pair that is not listed is dark unless insertion_loss_db is given."""
+    driver: Literal["netconf"] | None = None
+    address: Address | None = None
+    dpid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
+    ip: Annotated[str, StringConstraints(pattern=r"^[0-9.]{7,15}$")] | None = None
+    mac: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")] | None = None
+
+    @property
+    def holds_keys(self) -> bool:
+        """Whether keys are stored here: the node is an end of key links, trusted or serving users."""
+        return self.kind in ("end-node", "trusted-node", "satellite", "ground-station")
+
+
+_LIGHT = frozenset({"length_km", "loss_db", "loss_db_per_km"})
+LINK_FIELDS: Mapping[str, frozenset[str]] = {
+    "fibre": _LIGHT,
+    "free-space": _LIGHT,
+    "qkd": frozenset({"over", "protocol", "rate_bps", "qber"}),
+    "entanglement": frozenset({"over", "protocol", "rate_hz", "fidelity", "state", "via"}),
+    "ethernet": frozenset({"capacity_mbps", "latency_ms"}),
+}
+"""Which fields beside the common ones a link kind has."""
+
+
+class Link(BaseModel):
+    """One link. Which fields it may carry depends on its kind (LINK_FIELDS).
+
+    `rate_bps` is secret key after the KME's own use; `rate_hz` is entangled pairs per second, all parallel channels together.
+    """
+
+    model_config = STRICT
+
+    kind: LinkKind
+    ends: tuple[EndText, EndText]
+    id: LinkId = ""
+    admin: Admin = "enabled"
+    shared_risk: tuple[Name, ...] = ()
+    windows: tuple[Window, ...] = ()
+    source: str | None = None
+    origins: dict[str, Origin] = {}
+    length_km: NonNegative | None = None
+    loss_db: NonNegative | None = None
+    loss_db_per_km: Positive | None = None
+    over: Literal["switched"] | tuple[LinkId, ...] = ()
+    """The fibres a quantum link rides on, or `switched`: it exists only while a lightpath joins its modules."""
+    protocol: Technology | None = None
+    rate_bps: NonNegative | None = None
+    qber: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] | None = None
+    rate_hz: NonNegative | None = None
+    fidelity: Fidelity | None = None
+    state: tuple[NonNegative, NonNegative, NonNegative, NonNegative] | None = None
+    """Bell-diagonal coefficients (Phi+, Psi-, Psi+, Phi-) instead of a fidelity."""
+    via: Name | None = None
+    """The entangled-pair source or Bell station in the middle."""
+    capacity_mbps: Positive | None = None
+    latency_ms: NonNegative | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_id(cls, data: object) -> object:
+        if isinstance(data, dict) and not data.get("id"):
+            ends = data.get("ends")
+            if isinstance(ends, list | tuple) and len(ends) == 2 and all(isinstance(end, str) for end in ends):
+                return {**data, "id": f"{data.get('kind')}:{parse_end(ends[0]).node}--{parse_end(ends[1]).node}"}
+        return data
+
+    @field_validator("state")
+    @classmethod
+    def _state_is_normalised(cls, state: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if state is not None and not math.isclose(sum(state), 1.0, abs_tol=1e-6):
+            raise ValueError(f"the coefficients add up to {sum(state):g}; make them add up to 1")
+        return state
+
+    @property
+    def a(self) -> End:
+        return parse_end(self.ends[0])
+
+    @property
+    def b(self) -> End:
+        return parse_end(self.ends[1])
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        return self.a.node, self.b.node
+
+    @property
+    def switched(self) -> bool:
+        return self.over == "switched"
+
+    @property
+    def fibres(self) -> tuple[str, ...]:
+        """Ids of the fibres it rides on for good; empty for a switched link."""
+        return self.over if isinstance(self.over, tuple) else ()
+
+    def origin(self, field: str) -> Origin:
+        """Where a given figure comes from: as said in `origins`, else declared when a source is named, else assumed."""
+        return self.origins.get(field, "declared" if self.source else "assumed")

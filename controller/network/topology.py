@@ -1,0 +1,224 @@
+"""The topology: one networkx multigraph whose nodes and edges carry the frozen models, plus what live devices said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+
+from controller.network import events
+from controller.network.model import Link, LinkKind, Node, NodeKind, Origin
+from controller.physics import fibre, key_rates
+
+
+class UnknownName(LookupError):
+    """A request names a node, link, port or SAE that the network does not have."""
+
+    def __init__(self, subject: str, name: str, known: Iterable[str] = ()) -> None:
+        import difflib
+
+        close = difflib.get_close_matches(name, list(known), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        super().__init__(f"no {subject} named '{name}' in this network{hint}")
+        self.subject = subject
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number with where it comes from."""
+
+    value: float
+    origin: Origin
+    source: str = ""
+
+
+class Topology:
+    """A network at one revision.
+
+    `graph` is a `networkx.MultiGraph`: node data `node` is a `Node`, edge key is the link id, edge data `link` is a `Link`.
+    `revision` counts every change, `structure` only those after which nodes or links are other than before.
+    """
+
+    def __init__(self, name: str, nodes: Mapping[str, Node], links: Iterable[Link], description: str = "") -> None:
+        self.name = name
+        self.description = description
+        self.revision = 1
+        self.structure = 1
+        self.graph: nx.MultiGraph[str] = nx.MultiGraph(name=name)
+        self._links: dict[str, Link] = {}
+        self._down: set[str] = set()
+        self._measured: dict[tuple[str, str], float] = {}
+        for node_name, node in nodes.items():
+            self.graph.add_node(node_name, node=node)
+        for link in links:
+            self._put(link)
+
+    def _put(self, link: Link) -> None:
+        for name in link.nodes:
+            self.node(name)
+        self._links[link.id] = link
+        self.graph.add_edge(*link.nodes, key=link.id, link=link)
+
+    def node(self, name: str) -> Node:
+        """The node of that name; UnknownName when there is none."""
+        if name not in self.graph:
+            raise UnknownName("node", name, self.graph)
+        node: Node = self.graph.nodes[name]["node"]
+        return node
+
+    def link(self, link_id: str) -> Link:
+        """The link of that id; UnknownName when there is none."""
+        try:
+            return self._links[link_id]
+        except KeyError:
+            raise UnknownName("link", link_id, self._links) from None
+
+    def nodes(self, *kinds: NodeKind) -> Iterator[tuple[str, Node]]:
+        """Names and nodes, of these kinds or of all, in the document's order."""
+        for name, data in self.graph.nodes(data=True):
+            if not kinds or data["node"].kind in kinds:
+                yield name, data["node"]
+
+    def links(self, *kinds: LinkKind) -> Iterator[Link]:
+        """Links, of these kinds or of all, in the document's order."""
+        for link in self._links.values():
+            if not kinds or link.kind in kinds:
+                yield link
+
+    def apply(self, event: events.NetworkEvent) -> bool:
+        """Take one event into the topology. Returns whether anything changed; only then does `revision` grow."""
+        changed = self._apply(event)
+        if changed:
+            self.revision += 1
+        return changed
+
+    def _apply(self, event: events.NetworkEvent) -> bool:
+        match event:
+            case events.LinkStateChanged(link, up):
+                self.link(link)
+                if (link not in self._down) == up:
+                    return False
+                (self._down.discard if up else self._down.add)(link)
+            case events.LinkMeasured(link, figure, value):
+                self.link(link)
+                if self._measured.get((link, figure)) == value:
+                    return False
+                self._measured[link, figure] = value
+            case events.AdminChanged("node", name, admin):
+                node = self.node(name)
+                if node.admin == admin:
+                    return False
+                self.graph.nodes[name]["node"] = node.model_copy(update={"admin": admin})
+            case events.AdminChanged(_, name, admin):
+                link_model = self.link(name)
+                if link_model.admin == admin:
+                    return False
+                self._put(link_model.model_copy(update={"admin": admin}))
+            case events.NodeAdded(name, node):
+                self.graph.add_node(name, node=node)
+                self.structure += 1
+            case events.LinkAdded(link_model):
+                self._put(link_model)
+                self.structure += 1
+            case events.LinkRemoved(link):
+                self.graph.remove_edge(*self.link(link).nodes, key=link)
+                del self._links[link]
+                self.structure += 1
+        return True
+
+    def up(self, link: Link) -> bool:
+        """Whether the link carries its signal, as far as devices said; the fibres it rides on included."""
+        return link.id not in self._down and all(fibre_id not in self._down for fibre_id in link.fibres)
+
+    def usable(self, link: Link) -> bool:
+        """Whether new plans may use the link: up, enabled, between enabled nodes, over enabled glass."""
+        if not self.up(link) or link.admin != "enabled":
+            return False
+        if any(self.node(name).admin != "enabled" for name in link.nodes):
+            return False
+        return all(self.link(fibre_id).admin == "enabled" for fibre_id in link.fibres)
+
+    def shared_risk(self, link: Link) -> frozenset[str]:
+        """The link's shared-risk groups, those of the glass it rides on included; each fibre is a group of its own."""
+        groups = set(link.shared_risk)
+        for fibre_id in link.fibres:
+            groups.add(fibre_id)
+            groups.update(self.link(fibre_id).shared_risk)
+        return frozenset(groups)
+
+    def saes(self, name: str) -> tuple[str, ...]:
+        """The SAE IDs served by the KME of a node; empty when the node holds no keys."""
+        node = self.node(name)
+        if not node.holds_keys:
+            return ()
+        return node.saes or (f"sae-{name}",)
+
+    def figure(self, link: Link, field: str) -> Figure | None:
+        """A figure of a link with its origin: measured, else given in the document, else computed; None when there is no way to know it.
+
+        Raises ValueError for a field the link's kind does not have.
+        """
+        measured = self._measured.get((link.id, field))
+        if measured is not None:
+            return Figure(measured, "measured")
+        given = getattr(link, field, None)
+        if given is not None:
+            return Figure(float(given), link.origin(field), link.source or "")
+        match link.kind, field:
+            case ("fibre" | "free-space", "loss_db"):
+                return _fibre_loss(link)
+            case ("qkd", "rate_bps" | "qber" | "loss_db"):
+                channel = self.channel_loss(link)
+                if channel is None:
+                    return None
+                return channel if field == "loss_db" else qkd_figure(link, channel, field)
+            case ("entanglement", "fidelity") if link.state is not None:
+                return Figure(link.state[0], link.origin("state"), link.source or "")
+            case ("ethernet", "latency_ms"):
+                return Figure(0.0, "assumed", "no latency given")
+        return None
+
+    def channel_loss(self, link: Link) -> Figure | None:
+        """Loss in dB of the glass a quantum link rides on; None for a switched link, whose loss follows from its lightpath."""
+        if not link.fibres:
+            return None
+        figures = [self.figure(self.link(fibre_id), "loss_db") for fibre_id in link.fibres]
+        known = [figure for figure in figures if figure is not None]
+        if len(known) < len(figures):
+            return None
+        source = "; ".join(sorted({figure.source for figure in known if figure.source}))
+        return Figure(sum(figure.value for figure in known), weakest_origin(figure.origin for figure in known), source)
+
+
+def weakest_origin(origins: Iterable[Origin]) -> Origin:
+    """The origin of a figure made of several: as good as the weakest of them, from assumed over computed and declared to measured."""
+    ranking: tuple[Origin, ...] = ("assumed", "computed", "declared", "measured")
+    return min(origins, key=ranking.index, default="assumed")
+
+
+def _fibre_loss(link: Link) -> Figure | None:
+    if link.length_km is None:
+        return None
+    if link.loss_db_per_km is not None:
+        return Figure(fibre.fibre_loss_db(link.length_km, link.loss_db_per_km), "computed", "length times loss per km")
+    if link.kind == "free-space":
+        return None
+    return Figure(fibre.fibre_loss_db(link.length_km), "computed", f"{link.length_km:g} km at {fibre.FIBRE_LOSS_DB_PER_KM} dB/km (assumed)")
+
+
+def qkd_figure(link: Link, channel_loss: Figure, field: str) -> Figure | None:
+    """`rate_bps` or `qber` of a QKD link whose channel has that loss.
+
+    Decoy-state BB84 with the published GYS parameters (Ma, Qi, Zhao, Lo, PRA 72, 012326, 2005). For other protocols it stands in for
+    the vendor's unpublished model, and the source says so; None for the QBER of a continuous-variable link, which has none.
+    """
+    gys = key_rates.DecoyBb84()
+    stands_in = "" if link.protocol in (None, "bb84-decoy") else f", standing in for {link.protocol}"
+    source = f"decoy BB84, Ma et al. 2005, GYS parameters{stands_in}, {channel_loss.value:.1f} dB ({channel_loss.origin})"
+    if field == "qber":
+        if link.protocol == "cv":
+            return None
+        return Figure(gys.qber(channel_loss.value), "computed", source)
+    return Figure(gys.rate_bps(channel_loss.value), "computed", source)

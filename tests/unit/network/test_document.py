@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.network import document
+from controller.network.document import WrongDocument
+
+TOPOLOGIES = Path(document.__file__).parents[2] / "topologies"
+TEN_FAULTS = Path(__file__).parents[2] / "data" / "ten_faults.yaml"
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(WrongDocument) as wrong:
+        document.parse(text, "net.yaml")
+    return str(wrong.value).splitlines()
+
+
+@pytest.mark.parametrize("name", ["sandbox", "secoqc"])
+def test_shipped_networks_are_right_and_survive_writing(name: str) -> None:
+    first = document.load(TOPOLOGIES / f"{name}.yaml")
+    second = document.parse(document.dump(first))
+    assert dict(first.nodes()) == dict(second.nodes())
+    assert list(first.links()) == list(second.links())
+    assert (second.name, second.description) == (first.name, first.description)
+
+
+def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
+    with pytest.raises(WrongDocument) as wrong:
+        document.load(TEN_FAULTS)
+    lines = str(wrong.value).splitlines()
+    assert len(lines) == 10
+    written = TEN_FAULTS.read_text().splitlines()
+    for line in lines:
+        file, number, path, told = line.split(":", 3)
+        assert file == str(TEN_FAULTS)
+        assert ", " in told
+        last = path.strip().split(".")[-1].split("[")[0]
+        assert last in ("links", "ends", "s1") or last in written[int(number) - 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "net.yaml:1: : the document is not a mapping"),
+        ("name: [", "net.yaml:1: : not YAML"),
+        ("name: n\nnode: {}", "net.yaml:2: node: unknown field 'node', did you mean nodes?"),
+        ("name: n\nnodes:\n  a: {kind: host}\n  a: {kind: host}", "net.yaml:4: nodes.a: the key is given twice"),
+        ("name: n\nnodes: [a]", "net.yaml:2: nodes: nodes is not a mapping"),
+        ("name: n\nnodes: {a: 3}", "net.yaml:2: nodes.a: the entry is not a mapping"),
+        ("name: n\nlinks:\n  - {kind: fibre, ends: [a], length_km: .nan}", "net.yaml:3: links[0].length_km: "),
+        ("name: n\nnodes: {a: {kind: end-node}, b: {kind: end-node}}\nlinks: [{kind: qkd, ends: [a, b]}]", "neither rate_bps nor fibres"),
+        ("name: n\nnodes: {a: {kind: end-node}}\nlinks: [{kind: qkd, ends: [a, a], rate_bps: 1}]", "both ends are at the same node"),
+        ("name: n\nnodes: &n {a: *n}", "net.yaml:2: nodes.a: "),
+        ("name: n\nnodes: {s: {kind: optical-switch, ports: 5}}", "a dual-sided switch with 5 ports"),
+    ],
+)
+def test_a_fault_names_its_line_and_path(text: str, expected: str) -> None:
+    assert any(expected in line for line in faults(text)), faults(text)
+
+
+def test_parallel_links_must_be_told_apart() -> None:
+    text = "name: n\nnodes: {a: {kind: end-node}, b: {kind: end-node}}\nlinks:\n"
+    text += "  - {kind: fibre, ends: [a, b], length_km: 1}\n" * 2
+    assert faults(text) == [
+        "net.yaml:5: links[1]: a second link with id fibre:a--b (the first is links[0]), give parallel links an id each",
+    ]
+
+
+def test_over_must_lead_from_end_to_end() -> None:
+    text = """
+name: n
+nodes: {a: {kind: end-node}, b: {kind: end-node}, c: {kind: trusted-node}}
+links:
+  - {kind: fibre, ends: [a, c], length_km: 1}
+  - {kind: qkd, ends: [a, b], over: ["fibre:a--c"]}
+"""
+    assert faults(text) == ["net.yaml:6: links[1].over: these fibres do not join a and b, list the fibres from one end to the other"]
+
+
+def test_switched_modules_must_fit() -> None:
+    text = """
+name: n
+nodes:
+  a: {kind: end-node, modules: {q: {role: tx, technology: cow, port: "o:1"}}}
+  b: {kind: end-node, modules: {q: {role: tx, port: "o:1"}}}
+  o: {kind: optical-switch, ports: 4}
+links:
+  - {kind: qkd, ends: [a/q, b/q], over: switched}
+"""
+    told = "\n".join(faults(text))
+    assert "port o:1 is taken by a/q" in told
+    assert "both modules have role tx" in told
+    assert "a cow module cannot talk to a bb84-decoy one" in told
+
+
+scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=8)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8
+)
+node_like = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": st.sampled_from(["host", "repeater", "optical-switch"]) | values,
+        "ports": values,
+        "swap": values,
+        "modules": values,
+        "location": values,
+    },
+)
+link_like = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": st.sampled_from(["fibre", "qkd"]) | values,
+        "ends": st.just(["a", "b"]) | values,
+        "over": values,
+        "length_km": values,
+        "windows": values,
+    },
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "é", ""]), node_like | values, max_size=3), st.lists(link_like | values, max_size=3))
+def test_any_document_is_read_or_refused_with_faults(nodes: object, links: object) -> None:
+    text = yaml.safe_dump({"name": "n", "nodes": nodes, "links": links})
+    try:
+        document.parse(text, "f")
+    except WrongDocument as wrong:
+        assert wrong.faults
+        assert all(fault.line >= 1 and fault.what and fault.remedy for fault in wrong.faults)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    with pytest.raises(WrongDocument):
+        document.parse(data, "f")
