@@ -22,6 +22,8 @@ BASE_1_1 = "urn:ietf:params:netconf:base:1.1"
 CAPABILITY = "urn:ietf:params:netconf:capability:"
 
 Datastore = Literal["running", "candidate"]
+TestOption = Literal["test-then-set", "set", "test-only"]
+ErrorOption = Literal["stop-on-error", "continue-on-error", "rollback-on-error"]
 
 
 class MessageError(Exception):
@@ -177,8 +179,8 @@ def edit_config(
     target: Datastore,
     *config: Element,
     default_operation: Literal["merge", "replace", "none"] = "merge",
-    test_option: Literal["test-then-set", "set", "test-only"] | None = None,
-    error_option: Literal["stop-on-error", "continue-on-error", "rollback-on-error"] | None = None,
+    test_option: TestOption | None = None,
+    error_option: ErrorOption | None = None,
 ) -> Element:
     """`test_option` needs the capability validate, `rollback-on-error` its own; None leaves the element out."""
     operation = _on("edit-config", "target", target)
