@@ -206,10 +206,10 @@ class NetconfServer(Generic[Config]):
             if target == "candidate":
                 self._candidate, self._candidate_editor = None, 0
 
-    def kill(self, session_id: int) -> None:
-        if session_id not in self._sessions:
-            raise FaultError("invalid-value", f"there is no session {session_id}", type="protocol", bad_element="session-id")
-        self._sessions[session_id].abort()
+    def kill(self, session_id: int, victim: int | None) -> None:
+        if victim is None or victim == session_id or victim not in self._sessions:
+            raise FaultError("invalid-value", "session-id is not another open session's", type="protocol", bad_element="session-id")
+        self._sessions[victim].abort()
 
     def _refuse_locked(self, session_id: int, target: str) -> None:
         holder = self._locks.get(target, session_id)
@@ -355,10 +355,7 @@ class _Session(Generic[Config]):
             case "close-session":
                 self._open = False
             case "kill-session":
-                wanted = rpc.text(operation, BASE, "session-id")
-                if wanted == str(self.id) or not (wanted.isascii() and wanted.isdigit()):
-                    raise FaultError("invalid-value", f"{wanted!r} is not another session's id", type="protocol", bad_element="session-id")
-                server.kill(int(wanted))
+                server.kill(self.id, rpc.unsigned(rpc.text(operation, BASE, "session-id")))
             case _ if operation.tag == q(NOTIFICATION, "create-subscription"):
                 self._subscribe(operation)
             case _:

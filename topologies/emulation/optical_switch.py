@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncssh
 from lxml import etree
 
-from controller.southbound.netconf.rpc import BASE, element, q
+from controller.southbound.netconf.rpc import BASE, element, q, unsigned
 from topologies.emulation.netconf_server import FaultError, NetconfServer
 
 OPTICAL_SWITCH = "http://www.polatis.com/yang/optical-switch"
@@ -182,9 +182,10 @@ class EmulatedOpticalSwitch:
         if _operation(leaf, "", path):
             raise FaultError("operation-not-supported", "an operation goes on the pair, not on its leaves", path)
         text = (leaf.text or "").strip()
-        if not (text.isascii() and text.isdigit()) or len(text) > 10 or not 1 <= int(text) <= self.ports:
+        port = unsigned(text)
+        if port is None or not 1 <= port <= self.ports:
             raise FaultError("invalid-value", f"{text[:40]!r} is no port: this switch has ports 1 to {self.ports}", path)
-        return int(text)
+        return port
 
 
 def _pair_path(ingress: int) -> str:

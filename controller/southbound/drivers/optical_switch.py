@@ -304,9 +304,10 @@ def _powers(reply: rpc.Reply) -> dict[int, float]:
 def _number(parent: etree._Element, leaf: str) -> int:
     """A port number, in the namespace of its parent. Raises MessageError."""
     text = rpc.text(parent, etree.QName(parent).namespace or "", leaf)
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    number = rpc.unsigned(text)
+    if number is None:
         raise rpc.MessageError(f"{leaf} is {text[:40]!r}, not a port number")
-    return int(text)
+    return number
 
 
 def _decimal(parent: etree._Element, leaf: str) -> float:

@@ -110,11 +110,12 @@ def parse(message: bytes) -> Hello | Reply | Notification:
 
 
 def _hello(root: Element) -> Hello:
-    session_id = text(root, BASE, "session-id")
-    if session_id and not (session_id.isascii() and session_id.isdigit() and 0 < int(session_id) < 2**32):
-        raise MessageError(f"the hello has the session-id {session_id[:40]!r}, which is not a number from 1 to 4294967295")
+    given = text(root, BASE, "session-id")
+    session_id = unsigned(given)
+    if given and not session_id:
+        raise MessageError(f"the hello has the session-id {given[:40]!r}, which is not a number from 1 to 4294967295")
     found = root.iterfind(f"{q(BASE, 'capabilities')}/{q(BASE, 'capability')}")
-    return Hello(frozenset((capability.text or "").strip() for capability in found), int(session_id) if session_id else None)
+    return Hello(frozenset((capability.text or "").strip() for capability in found), session_id)
 
 
 def _error(fault: Element) -> RpcError:
@@ -143,6 +144,12 @@ def element(namespace: str, name: str) -> Element:
 def text(parent: Element, namespace: str, name: str) -> str:
     """The stripped text of a child; empty when there is no such child."""
     return (parent.findtext(q(namespace, name)) or "").strip()
+
+
+def unsigned(number: str) -> int | None:
+    """The value of a YANG uint32 or smaller; None when it is not one."""
+    value = int(number) if number.isascii() and number.isdigit() and len(number) <= 10 else None
+    return value if value is not None and value < 2**32 else None
 
 
 def hello(capabilities: Iterable[str], session_id: int | None = None) -> bytes:
