@@ -61,7 +61,7 @@ SEND_FLOW_REMOVED = 1
 """The FLOW_MOD flag that asks for a FLOW_REMOVED when the entry goes."""
 
 
-class MalformedMessage(Exception):  # noqa: N818 - says what it is
+class MalformedMessage(Exception):
     """Bytes that are no OpenFlow 1.3 message."""
 
 
