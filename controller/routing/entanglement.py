@@ -1,0 +1,275 @@
+"""Entangled pairs over repeaters: the exact optimum of the buffered model, and the on-demand model's choice among its candidates.
+
+Buffered: many pairs are in flight and none decays. A link of pair rate r after k rounds of purification (Werner-twirled after each)
+delivers r times the yield at Werner parameter w_k. Along a path w multiplies, with w_s of every repeater's swap; the rate is the least of
+the links' rates times the product q of the swaps' success probabilities. All of (w, q, rate) can only fall as a path grows, so a label
+that is no better in any of the three can be dropped: Pareto label-setting is exact.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from controller.network.model import Link, Swap
+from controller.network.topology import Topology
+from controller.physics.bell_diagonal import fidelity_of, recurrence, werner_parameter
+from controller.routing.refusal import NoRoute, told
+
+MAX_ROUNDS = 6
+"""Most rounds of purification on one link. The yield halves at least with each, so the seventh would leave under 1 pair in 128."""
+
+_ROUNDING = 1e-12
+"""Relative error that floats may add along a path; a floor missed by less is met."""
+
+Model = Literal["buffered", "on-demand"]
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What one link delivers after `rounds` of purification."""
+
+    rounds: int
+    rate_hz: float
+    w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A path of links from one node to another, with the rounds on each: nodes, links, supplies; w and q of the whole of it."""
+
+    nodes: tuple[str, ...]
+    links: tuple[str, ...]
+    supplies: tuple[Supply, ...]
+    w: float
+    q: float
+    raw_hz: float
+    """The least of the links' rates, before swaps fail."""
+
+    @property
+    def rate_hz(self) -> float:
+        return self.raw_hz * self.q
+
+    @property
+    def fidelity(self) -> float:
+        return fidelity_of(self.w)
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        return tuple(supply.rounds for supply in self.supplies)
+
+
+@dataclass(frozen=True, slots=True)
+class EntanglementRoute:
+    nodes: tuple[str, ...]
+    links: tuple[str, ...]
+    rate_hz: float
+    """Delivered pairs per second."""
+    fidelity: float
+    rounds: tuple[int, ...]
+    """Rounds of purification on each link."""
+    model: Model
+    explanation: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "nodes": list(self.nodes),
+            "links": list(self.links),
+            "rate_hz": self.rate_hz,
+            "fidelity": self.fidelity,
+            "rounds": list(self.rounds),
+            "model": self.model,
+            "explanation": list(self.explanation),
+        }
+
+
+def entanglement(
+    topology: Topology, src: str, dst: str, *, min_fidelity: float | None = None, min_rate_hz: float | None = None, model: Model = "buffered"
+) -> EntanglementRoute:
+    """The best chain of entangled pairs from `src` to `dst`: the highest rate, or the highest fidelity when only a rate is asked for.
+
+    Raises NoRoute (`reachability`, `min_fidelity`, `min_rate_hz`) with the best achievable, UnknownName, and ValueError for a floor that is
+    out of range (fidelity in [0, 1], rate at least 0).
+    """
+    topology.node(src), topology.node(dst)
+    if min_fidelity is not None and not 0 <= min_fidelity <= 1:
+        raise ValueError(f"min_fidelity must be in [0, 1], got {min_fidelity}")
+    if min_rate_hz is not None and not min_rate_hz >= 0:
+        raise ValueError(f"min_rate_hz must be at least 0, got {min_rate_hz}")
+    if src == dst:
+        raise NoRoute(f"{src} is both ends of the request", "reachability")
+    floor, rate = min_fidelity or 0.0, min_rate_hz or 0.0
+
+    def ranked(floor: float, rate: float) -> list[_Ranked]:
+        # what waits only loses: the buffered figures bound the on-demand ones, so the floors may prune before the evaluation
+        chains = front(topology, src, dst, min_fidelity=floor, min_rate_hz=rate)
+        found = [_buffered(chain) if model == "buffered" else _on_demand(topology, chain) for chain in chains]
+        return [each for each in found if _meets(each.fidelity, floor) and _meets(each.rate_hz, rate)]
+
+    found = ranked(floor, rate)
+    if not found:
+        raise _refusal(src, dst, floor, rate, ranked(0, 0))
+    if min_rate_hz is not None and min_fidelity is None:
+        chosen = max(found, key=lambda each: (each.fidelity, each.rate_hz))
+        goal = f"highest fidelity at {min_rate_hz:g} Hz or more"
+    else:
+        chosen = max(found, key=lambda each: (each.rate_hz, each.fidelity))
+        goal = "highest rate" if min_fidelity is None else f"highest rate at fidelity {min_fidelity:g} or more"
+    chain = chosen.chain
+    explanation = (
+        *explain(topology, chain),
+        *chosen.notes,
+        f"chosen for the {goal}, among {len(found)} chains of which none is worse in all respects",
+    )
+    return EntanglementRoute(chain.nodes, chain.links, chosen.rate_hz, chosen.fidelity, chain.rounds, model, explanation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A chain with its figures under the model asked for."""
+
+    chain: Chain
+    rate_hz: float
+    fidelity: float
+    notes: tuple[str, ...]
+
+
+def _refusal(src: str, dst: str, floor: float, rate: float, found: list[_Ranked]) -> NoRoute:
+    if not found:
+        return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters", "reachability")
+    fidelity = max(each.fidelity for each in found)
+    if not _meets(fidelity, floor):
+        purified = f"with up to {MAX_ROUNDS} rounds of purification per link"
+        return NoRoute(f"no chain from {src} to {dst} reaches fidelity {floor:g}; the best is {fidelity:.6g}, {purified}", "min_fidelity", fidelity)
+    achievable = max(each.rate_hz for each in found if _meets(each.fidelity, floor))
+    at = f" at fidelity {floor:g} or more" if floor else ""
+    return NoRoute(f"no chain from {src} to {dst} delivers {rate:g} pairs per second{at}; the best is {achievable:.6g}", "min_rate_hz", achievable)
+
+
+def _meets(value: float, floor: float) -> bool:
+    return value >= floor * (1 - _ROUNDING)
+
+
+def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
+    """What a link delivers after 0, 1, ... rounds of purification, as long as each round raises the fidelity."""
+    offered: list[Supply] = []
+    for rounds in range(MAX_ROUNDS + 1):
+        purified, kept = recurrence(fidelity, rounds)
+        supply = Supply(rounds, rate_hz * kept, werner_parameter(purified))
+        if offered and supply.w <= offered[-1].w:
+            break
+        offered.append(supply)
+    return tuple(offered)
+
+
+def swap_of(topology: Topology, node: str) -> Swap:
+    """A repeater's swap; a perfect one where the document says nothing."""
+    return topology.node(node).swap or Swap()
+
+
+def front(
+    topology: Topology, src: str, dst: str | None, *, min_fidelity: float = 0.0, min_rate_hz: float = 0.0, avoid: Collection[str] = ()
+) -> list[Chain]:
+    """All chains from `src` to `dst` (None: to every node) of which none is worse than another in w, q and raw rate at once.
+
+    Chains below a floor are left out, and so are links below fidelity 1/4 (less than noise), without a rate, or with an end or id in
+    `avoid`. Of chains with equal figures the one of fewest links, then the first by id, is kept.
+    """
+    offers: dict[str, list[tuple[str, str, tuple[Supply, ...]]]] = {}
+    for link in topology.links("entanglement"):
+        if not topology.usable(link) or link.id in avoid or not _via_usable(topology, link, avoid) or any(name in avoid for name in link.nodes):
+            continue
+        rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
+        if rate is None or fidelity is None or rate.value <= 0 or not 0.25 <= fidelity.value <= 1:
+            continue
+        offered = supplies(rate.value, fidelity.value)
+        for here, there in (link.nodes, link.nodes[::-1]):
+            offers.setdefault(here, []).append((there, link.id, offered))
+
+    queue: list[tuple[float, float, float, int, tuple[str, ...], tuple[int, ...], Chain]] = []
+    settled: dict[str, list[Chain]] = {}
+
+    def dominated(chain: Chain, at: str) -> bool:
+        return any(other.w >= chain.w and other.q >= chain.q and other.raw_hz >= chain.raw_hz for other in settled.get(at, ()))
+
+    def push(chain: Chain) -> None:
+        # every extension is no better in any figure, so chains come off the queue in an order in which none dominates an earlier one
+        if _meets(chain.fidelity, min_fidelity) and _meets(chain.rate_hz, min_rate_hz) and not dominated(chain, chain.nodes[-1]):
+            heapq.heappush(queue, (-chain.w, -chain.q, -chain.raw_hz, len(chain.links), chain.links, chain.rounds, chain))
+
+    push(Chain((src,), (), (), 1.0, 1.0, float("inf")))
+    while queue:
+        chain = heapq.heappop(queue)[-1]
+        here = chain.nodes[-1]
+        if dominated(chain, here) or (dst is not None and dominated(chain, dst)):
+            continue
+        settled.setdefault(here, []).append(chain)
+        w, q = chain.w, chain.q
+        if here != src:
+            if here == dst or topology.node(here).kind != "repeater":
+                continue
+            swap = swap_of(topology, here)
+            w, q = w * werner_parameter(swap.fidelity), q * swap.success
+        for there, link_id, offered in offers.get(here, ()):
+            if there not in chain.nodes:
+                for supply in offered:
+                    push(
+                        Chain(
+                            (*chain.nodes, there),
+                            (*chain.links, link_id),
+                            (*chain.supplies, supply),
+                            w * supply.w,
+                            q,
+                            min(chain.raw_hz, supply.rate_hz),
+                        )
+                    )
+    if dst is not None:
+        return settled.get(dst, [])
+    return [chain for name, chains in settled.items() if name != src for chain in chains]
+
+
+def _via_usable(topology: Topology, link: Link, avoid: Collection[str]) -> bool:
+    return link.via is None or (link.via not in avoid and topology.node(link.via).admin == "enabled")
+
+
+def _buffered(chain: Chain) -> _Ranked:
+    scarce = min(range(len(chain.links)), key=lambda index: chain.supplies[index].rate_hz)
+    binding = f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz after {chain.rounds[scarce]} rounds of purification"
+    return _Ranked(chain, chain.rate_hz, chain.fidelity, ("buffered: many pairs in flight, no decay", binding))
+
+
+def _on_demand(topology: Topology, chain: Chain) -> _Ranked:
+    from controller.routing import on_demand
+
+    decays = []
+    for ends in pairwise(chain.nodes):
+        times = (topology.node(name).t2_s for name in ends)
+        decays.append(sum(1 / t2_s for t2_s in times if t2_s is not None))
+    mean_s, kept = on_demand.evaluate([supply.rate_hz for supply in chain.supplies], decays)
+    notes = (
+        f"{on_demand.MODEL}; {on_demand.LEFT_OUT}; the candidates are those of the buffered model, so a better chain may be missed",
+        f"binding for the rate: all pairs are there after {mean_s:.6g} s on average, and the swaps succeed with probability {chain.q:.6g}",
+        f"waiting in the memories leaves {kept:.6g} of the Werner parameter",
+    )
+    return _Ranked(chain, chain.q / mean_s, fidelity_of(chain.w * kept), notes)
+
+
+def explain(topology: Topology, chain: Chain) -> list[str]:
+    """The figures at every hop of a chain, with where they come from."""
+    lines = []
+    for index, (link_id, supply) in enumerate(zip(chain.links, chain.supplies, strict=True)):
+        link = topology.link(link_id)
+        rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
+        assert rate is not None and fidelity is not None
+        purified = f"{supply.rounds} rounds of purification leave {supply.rate_hz:.6g} Hz at fidelity {fidelity_of(supply.w):.6g}"
+        here, there = chain.nodes[index], chain.nodes[index + 1]
+        after = f"; {purified}" if supply.rounds else ""
+        lines.append(f"{here} -> {there}: {told(rate, 'Hz')}, fidelity {told(fidelity, '')}{after}, over {link_id}")
+        if index + 1 < len(chain.links):
+            node, swap = topology.node(there), swap_of(topology, there)
+            said = node.origins.get("swap", "declared" if node.source else "assumed") if node.swap else "assumed, none is given"
+            lines.append(f"{there}: swap succeeds with probability {swap.success:g}, fidelity {swap.fidelity:g} ({said})")
+    return lines
