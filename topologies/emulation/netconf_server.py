@@ -270,7 +270,7 @@ class _Session(Generic[Config]):
             hello = rpc.parse(greeting)
             if not isinstance(hello, rpc.Hello) or hello.session_id is not None:
                 return
-            self._deframer.chunked = rpc.BASE_1_1 in hello.capabilities
+            self._deframer.chunked = rpc.BASE_1_1 in hello.capabilities.intersection(CAPABILITIES)
             while self._open and (message := await self._message()) is not None:
                 self.send(await self._reply(message))
                 await self._process.stdout.drain()
