@@ -1,4 +1,4 @@
-"""NETCONF over real sockets: a foreign client on our emulated switch, our driver on it, and our driver on servers that lie."""
+"""The optical switch driver over real sockets: on the emulated switch, and on servers that lie."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from ncclient import manager
-from ncclient.operations import RPCError
 
 from controller.southbound.device import (
     Changed,
@@ -28,14 +26,11 @@ from controller.southbound.device import (
 from controller.southbound.drivers.optical_switch import OpticalSwitch
 from controller.southbound.netconf import rpc
 from controller.southbound.netconf.framing import frame
-from controller.southbound.netconf.session import Credentials, RpcRefusedError, Session, SessionError, open_session
+from controller.southbound.netconf.session import Credentials, Session, SessionError, open_session
 from topologies.emulation import netconf_server
-from topologies.emulation.optical_switch import OPTICAL_SWITCH, EmulatedOpticalSwitch
+from topologies.emulation.optical_switch import OPTICAL_SWITCH, EmulatedOpticalSwitch, Pairs
 
 PASSWORD = "sesame"
-CONFIG = f'<nc:config xmlns:nc="{rpc.BASE}"><cross-connects xmlns="{OPTICAL_SWITCH}">%s</cross-connects></nc:config>'
-PAIR = '<pair nc:operation="%s"><ingress>%d</ingress><egress>%d</egress></pair>'
-
 pytestmark = pytest.mark.timeout(30)
 
 
@@ -85,6 +80,21 @@ def adding(*pairs: tuple[int, int]) -> Diff:
     return Diff("ocs1", add=tuple(CrossConnect(*pair) for pair in pairs))
 
 
+async def commit_under_way(driver: OpticalSwitch, switch: EmulatedOpticalSwitch, monkeypatch: pytest.MonkeyPatch) -> asyncio.Task[None]:
+    """A change of (1, 17) whose commit the switch has begun, and takes its time for."""
+    begun, activate = asyncio.Event(), switch.activate
+
+    async def activate_slowly(config: Pairs) -> None:
+        begun.set()
+        await asyncio.sleep(0.1)
+        await activate(config)
+
+    monkeypatch.setattr(switch, "activate", activate_slowly)
+    change = asyncio.create_task(driver.apply(adding((1, 17))))
+    await asyncio.wait_for(begun.wait(), 5)
+    return change
+
+
 async def foreign_edit(session: Session, ingress: int, egress: int) -> None:
     root = rpc.element(OPTICAL_SWITCH, "cross-connects")
     pair = rpc.element(OPTICAL_SWITCH, "pair")
@@ -94,91 +104,6 @@ async def foreign_edit(session: Session, ingress: int, egress: int) -> None:
         pair.append(node)
     root.append(pair)
     await session.call(rpc.edit_config("running", root))
-
-
-# A foreign client, ncclient, on the emulated switch.
-
-
-async def with_ncclient(port: int, work: Callable[[manager.Manager], object]) -> object:
-    def session() -> object:
-        with manager.connect(
-            host="127.0.0.1",
-            port=port,
-            username="other",
-            password=PASSWORD,
-            hostkey_verify=False,
-            allow_agent=False,
-            look_for_keys=False,
-            timeout=5,
-        ) as client:
-            return work(client)
-
-    return await asyncio.to_thread(session)
-
-
-async def test_ncclient_edits_commits_and_reads_back(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    port, _ = await login(switch, tmp_path)
-
-    def work(client: manager.Manager) -> str:
-        assert any(OPTICAL_SWITCH in capability for capability in client.server_capabilities)
-        with client.locked("candidate"):
-            client.edit_config(target="candidate", config=CONFIG % (PAIR % ("merge", 1, 17) + PAIR % ("create", 2, 18)))
-            client.validate("candidate")
-            assert switch.cross_connects == frozenset()
-            client.commit()
-        wanted = f'<cross-connects xmlns="{OPTICAL_SWITCH}"><pair><ingress>2</ingress></pair></cross-connects>'
-        return str(client.get_config("running", filter=("subtree", wanted)).data_xml)
-
-    read = await with_ncclient(port, work)
-    assert switch.cross_connects == {(1, 17), (2, 18)}
-    assert "<egress>18</egress>" in str(read) and "<ingress>1</ingress>" not in str(read) and "opm-power" not in str(read)
-
-
-@pytest.mark.parametrize(
-    ("config", "tag"),
-    [
-        (CONFIG % (PAIR % ("create", 1, 17)), "data-exists"),
-        (CONFIG % (PAIR % ("delete", 9, 17)), "data-missing"),
-        (CONFIG % (PAIR % ("merge", 3, 99)), "invalid-value"),
-        (CONFIG % (PAIR % ("merge", 3, 17)), "data-exists"),
-        (CONFIG % (PAIR % ("merge", 3, 4)), "invalid-value"),
-        (CONFIG % "<pair><ingress>3</ingress></pair>", "missing-element"),
-        (f'<config><cross-connects xmlns="{OPTICAL_SWITCH}"/></config>', "missing-element"),
-        (f'<nc:config xmlns:nc="{rpc.BASE}"><pair/></nc:config>', "unknown-namespace"),
-    ],
-)
-async def test_ncclient_is_told_what_is_wrong(switch: EmulatedOpticalSwitch, tmp_path: Path, config: str, tag: str) -> None:
-    port, _ = await login(switch, tmp_path)
-    switch.running = {1: 17}
-    with pytest.raises(RPCError) as refusal:
-        await with_ncclient(port, lambda client: client.edit_config(target="candidate", config=config))
-    assert refusal.value.tag == tag
-    assert switch.cross_connects == {(1, 17)}
-
-
-async def test_ncclient_meets_a_lock(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    port, ours = await login(switch, tmp_path)
-    async with open_session("127.0.0.1", port, ours) as session:
-        await session.call(rpc.lock("candidate"))
-        with pytest.raises(RPCError) as denied:
-            await with_ncclient(port, lambda client: client.lock("candidate"))
-        assert denied.value.tag == "lock-denied"
-        assert f"<session-id>{session.session_id}</session-id>" in str(denied.value.info)
-
-
-async def test_ncclient_is_notified(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    port, _ = await login(switch, tmp_path)
-    loop = asyncio.get_running_loop()
-
-    def work(client: manager.Manager) -> str:
-        client.create_subscription()
-        loop.call_soon_threadsafe(switch.set_power, 3, -12.0)
-        notification = client.take_notification(timeout=5)
-        assert notification is not None
-        return str(notification.notification_xml)
-
-    told = await with_ncclient(port, work)
-    assert "port-power-clear" in str(told) and "<port-id>3</port-id>" in str(told)
 
 
 # Our driver on the emulated switch.
@@ -204,7 +129,7 @@ async def test_a_foreign_cross_connect_is_reported_and_kept(switch: EmulatedOpti
     async with driven(switch, tmp_path) as (driver, events), open_session("127.0.0.1", driver._port, driver._credentials) as other:
         await foreign_edit(other, 5, 21)
         changed = await next_event(events)
-        assert isinstance(changed, Changed) and f"session {other.session_id}" in changed.what
+        assert isinstance(changed, Changed) and f"changed by bellhop (NETCONF session {other.session_id})" in changed.what
         change = diff("ocs1", (await driver.read()).items, frozenset({CrossConnect(1, 17)}), frozenset())
         assert change.foreign == (CrossConnect(5, 21),)
         await driver.apply(change)
@@ -249,12 +174,12 @@ async def test_a_lock_of_somebody_else_is_told_and_ends_with_its_session(switch:
         assert switch.cross_connects == {(1, 17)}
 
 
-async def test_a_cancelled_change_leaves_no_lock(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    switch.switching_time_s = 0.2
+async def test_a_cancelled_change_leaves_no_lock(switch: EmulatedOpticalSwitch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with driven(switch, tmp_path) as (driver, _):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await driver.apply(adding((1, 17)))
+        change = await commit_under_way(driver, switch, monkeypatch)
+        change.cancel()
+        await asyncio.wait((change,))
+        assert change.cancelled()
         await driver.apply(adding((2, 18)))
         assert switch.cross_connects == {(1, 17), (2, 18)}
 
@@ -308,57 +233,21 @@ async def test_a_restarted_device_is_found_again(switch: EmulatedOpticalSwitch, 
         assert (driver.sessions_opened, driver.sessions_lost) == (2, 1)
 
 
-async def test_pipelined_operations_each_get_their_reply(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    port, ours = await login(switch, tmp_path)
-    async with open_session("127.0.0.1", port, ours) as session:
-        results = await asyncio.gather(
-            session.call(rpc.get_config("running")),
-            session.call(rpc.unlock("running")),
-            session.call(rpc.discard_changes()),
-            session.call(rpc.element(rpc.BASE, "copy-config")),
-            return_exceptions=True,
-        )
-    read, unlocked, discarded, copied = results
-    assert isinstance(read, rpc.Reply) and read.data is not None and isinstance(discarded, rpc.Reply) and discarded.ok
-    assert isinstance(unlocked, RpcRefusedError) and unlocked.errors[0].tag == "operation-failed"
-    assert isinstance(copied, RpcRefusedError) and copied.errors[0].tag == "operation-not-supported"
+async def test_a_commit_under_way_is_finished_before_the_switch_closes(
+    switch: EmulatedOpticalSwitch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with driven(switch, tmp_path) as (driver, _):
+        change = await commit_under_way(driver, switch, monkeypatch)
+        await switch.close()
+        assert switch.cross_connects == {(1, 17)}
+        with pytest.raises(Unreachable):
+            await change
 
 
-async def test_a_session_can_be_killed(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    port, ours = await login(switch, tmp_path)
-    async with open_session("127.0.0.1", port, ours) as victim, open_session("127.0.0.1", port, ours) as session:
-        operation = rpc.element(rpc.BASE, "kill-session")
-        wanted = rpc.element(rpc.BASE, "session-id")
-        wanted.text = str(victim.session_id)
-        operation.append(wanted)
-        assert (await session.call(operation)).ok
-        assert await asyncio.wait_for(victim.notifications.get(), 5) is None
-        assert victim.lost is not None
-        with pytest.raises(RpcRefusedError, match="invalid-value"):
-            await session.call(operation)
-
-
-async def test_login_by_key(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    key.write_private_key(str(tmp_path / "id"))
-    key.write_public_key(str(tmp_path / "authorized_keys"))
-    port = await switch.start(authorized_keys=tmp_path / "authorized_keys")
-    ours = credentials(tmp_path, port, switch.host_public_key, password=None, client_key=tmp_path / "id")
-    async with open_session("127.0.0.1", port, ours) as session:
-        assert session.session_id == 1
-    with pytest.raises(SessionError, match="refused the login of bellhop"):
-        async with open_session("127.0.0.1", port, credentials(tmp_path, port, switch.host_public_key)):
-            pass
-
-
-async def test_nobody_gets_in_without_a_secret(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nobody could log in"):
-        await switch.start()
-    port, _ = await login(switch, tmp_path)
-    for password in ("wrong", "", None):
-        with pytest.raises(SessionError, match="refused the login"):
-            async with open_session("127.0.0.1", port, credentials(tmp_path, port, switch.host_public_key, password)):
-                pass
+@pytest.mark.parametrize("address", ["ocs1", "ocs1:", ":830", "ocs1:0", "ocs1:65536", "ocs1:ssh"])
+def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        OpticalSwitch("ocs1", address, Credentials("bellhop", tmp_path))
 
 
 async def test_an_unknown_host_key_is_refused(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
@@ -494,47 +383,3 @@ async def test_silence_is_no_session(tmp_path: Path) -> None:
         with pytest.raises(SessionError, match=r"no hello within 0.2 s"):
             async with open_session("127.0.0.1", port, theirs, timeout_s=0.2):
                 pass
-
-
-# Clients that lie.
-
-
-@pytest.mark.parametrize("nonsense", [b"nonsense]]>]]>", HELLO, frame(rpc.hello([rpc.BASE_1_1]), chunked=False) + b"nonsense", b"<hello"])
-async def test_a_lying_client_costs_its_session_only(switch: EmulatedOpticalSwitch, tmp_path: Path, nonsense: bytes) -> None:
-    async with driven(switch, tmp_path) as (driver, _):
-        async with asyncssh.connect(
-            "127.0.0.1",
-            driver._port,
-            config=None,
-            username="other",
-            password=PASSWORD,
-            client_keys=None,
-            known_hosts=str(driver._credentials.known_hosts),
-        ) as connection:
-            process = await connection.create_process(subsystem="netconf", encoding=None)
-            process.stdin.write(nonsense)
-            process.stdin.write_eof()
-            assert b"session-id" in await asyncio.wait_for(process.stdout.read(), 5)
-        await driver.apply(adding((1, 17)))
-
-
-async def test_malformed_operations_are_answered(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    port, ours = await login(switch, tmp_path)
-    sent = (
-        f'<rpc xmlns="{rpc.BASE}" message-id="1"><get>',
-        f'<rpc xmlns="{rpc.BASE}"><get/></rpc>',
-        '<rpc message-id="3"><get/></rpc>',
-        f'<rpc xmlns="{rpc.BASE}" message-id="4" note="kept"><edit-config><target><startup/></target></edit-config></rpc>',
-        f'<rpc xmlns="{rpc.BASE}" message-id="5"><close-session/></rpc>',
-    )
-    async with asyncssh.connect(
-        "127.0.0.1", port, config=None, username="other", password=PASSWORD, client_keys=None, known_hosts=str(ours.known_hosts)
-    ) as connection:
-        process = await connection.create_process(subsystem="netconf", encoding=None)
-        process.stdin.write(
-            frame(rpc.hello([rpc.BASE_1_0]), chunked=False) + b"".join(frame(text.encode(), chunked=False) for text in sent)
-        )
-        answers = (await asyncio.wait_for(process.stdout.read(), 5)).split(b"]]>]]>")[1:-1]
-    tags = [error.tag for answer in answers if isinstance(reply := rpc.parse(answer), rpc.Reply) for error in reply.errors]
-    assert tags == ["malformed-message", "missing-attribute", "operation-not-supported", "operation-not-supported"]
-    assert b'note="kept"' in answers[3] and b"<ok/>" in answers[4]

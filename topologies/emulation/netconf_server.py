@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -81,6 +82,7 @@ class NetconfServer(Generic[Config]):
         self._last_session_id = 0
         self._changing = asyncio.Lock()
         self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._serving: set[asyncio.Task[object]] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
     async def start(
@@ -121,11 +123,13 @@ class NetconfServer(Generic[Config]):
         if self._acceptor is not None:
             self._acceptor.close()
             await self._acceptor.wait_closed()
-        connections = tuple(self._connections)
+        connections, serving = tuple(self._connections), tuple(self._serving)
         for connection in connections:
             connection.abort()
         for connection in connections:
             await connection.wait_closed()
+        if serving:
+            await asyncio.wait(serving)  # a commit under way is finished
 
     def notify(self, event: Element) -> None:
         """Send an event to every subscribed session."""
@@ -140,6 +144,10 @@ class NetconfServer(Generic[Config]):
         if process.subsystem != "netconf":
             process.exit(1)
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         self._last_session_id += 1
         session = self._sessions[self._last_session_id] = _Session(self, self._last_session_id, process)
         try:
@@ -222,6 +230,7 @@ class NetconfServer(Generic[Config]):
         await self.store.activate(config)
         change = element(rpc.CONFIG_CHANGES, "netconf-config-change")
         changed_by = etree.SubElement(change, q(rpc.CONFIG_CHANGES, "changed-by"))
+        etree.SubElement(changed_by, q(rpc.CONFIG_CHANGES, "username")).text = self._sessions[session_id].username
         etree.SubElement(changed_by, q(rpc.CONFIG_CHANGES, "session-id")).text = str(session_id)
         etree.SubElement(change, q(rpc.CONFIG_CHANGES, "datastore")).text = "running"
         self.notify(change)
@@ -253,6 +262,7 @@ class _Session(Generic[Config]):
 
     def __init__(self, server: NetconfServer[Config], session_id: int, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.id = session_id
+        self.username = str(process.get_extra_info("username"))
         self.subscription: Element | None = None
         """The filter of the subscription, an empty element when there is none; None while not subscribed."""
         self._server = server
@@ -289,7 +299,7 @@ class _Session(Generic[Config]):
         self._process.channel.get_connection().abort()
 
     def _write(self, message: bytes) -> None:
-        if not self._process.is_closing():
+        with suppress(OSError, asyncssh.Error):  # a client that is gone is noticed where it is read from
             self._process.stdout.write(frame(message, self._deframer.chunked))
 
     async def _message(self) -> bytes | None:

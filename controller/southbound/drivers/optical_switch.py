@@ -184,9 +184,9 @@ class OpticalSwitch:
             return PortChanged(self.name, _number(event, "port-id"), up=True)
         if event.tag == q(CONFIG_CHANGES, "netconf-config-change"):
             changed_by = event.find(q(CONFIG_CHANGES, "changed-by"))
-            by = "" if changed_by is None else rpc.text(changed_by, CONFIG_CHANGES, "session-id")
+            by, user = ("" if changed_by is None else rpc.text(changed_by, CONFIG_CHANGES, leaf) for leaf in ("session-id", "username"))
             if by != str(own_session_id):
-                return Changed(self.name, "its configuration was changed by " + (f"NETCONF session {by}" if by else "somebody else"))
+                return Changed(self.name, f"its configuration was changed by {user or 'somebody else'} (NETCONF session {by or 'unknown'})")
         return None
 
     def _open_session(self) -> Session:

@@ -129,6 +129,8 @@ class Session:
             self.end(f"the device broke the protocol: {fault}")
         except (OSError, asyncssh.Error) as fault:
             self.end(f"the connection broke: {_reason(fault)}")
+        finally:
+            self.end("no longer read from")
 
     def _take(self, message: rpc.Hello | rpc.Reply | rpc.Notification) -> None:
         if isinstance(message, rpc.Hello) is self._greeted.is_set():
@@ -186,6 +188,8 @@ async def open_session(
             session.end("closed by the controller")
             receiver.cancel()
             await asyncio.wait((receiver,))
+            if not receiver.cancelled():
+                receiver.result()
     finally:
         connection.abort()
         await connection.wait_closed()
@@ -218,4 +222,4 @@ async def _connect(host: str, port: int, credentials: Credentials, timeout_s: fl
 
 
 def _reason(fault: BaseException) -> str:
-    return str(fault) or type(fault).__name__
+    return "no answer in time" if isinstance(fault, TimeoutError) else str(fault) or type(fault).__name__

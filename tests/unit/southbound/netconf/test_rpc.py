@@ -132,10 +132,10 @@ def test_operations_are_those_of_the_rfc() -> None:
     edit = etree.fromstring(rpc.rpc(5, rpc.edit_config("candidate", subtree, default_operation="none", test_option="set")))
     assert (edit.tag, edit.get("message-id")) == (q(BASE, "rpc"), "5")
     assert [etree.QName(child).localname for child in edit[0]] == ["target", "default-operation", "test-option", "config"]
-    assert [child.tag for child in edit[0].find(q(BASE, "config"))] == ["{urn:t}top"]
+    assert [child.tag for child in edit[0].iterfind(f"{q(BASE, 'config')}/*")] == ["{urn:t}top"]
     read = rpc.get_config("running", rpc.element("urn:t", "top"))
     assert read.find(f"{q(BASE, 'source')}/{q(BASE, 'running')}") is not None
-    assert read.find(q(BASE, "filter")).get("type") == "subtree"
+    assert [child.get("type") for child in read.iterfind(q(BASE, "filter"))] == ["subtree"]
     assert len(rpc.get()) == 0
     subscription = rpc.create_subscription("NETCONF")
     assert (subscription.tag, rpc.text(subscription, NOTIFICATION, "stream")) == (q(NOTIFICATION, "create-subscription"), "NETCONF")
