@@ -153,10 +153,11 @@ def routes(relay: Relay, vault: Vault) -> list[web.RouteDef]:
             return error(400, "one or more keys specified are not found on KME", [{"key_ID": str(missing)}])
 
     return [
-        web.get(PREFIX + "{sae}/status", status),
-        web.get(PREFIX + "{sae}/enc_keys", enc_keys),
+        # No HEAD: it would deliver keys to nobody.
+        web.get(PREFIX + "{sae}/status", status, allow_head=False),
+        web.get(PREFIX + "{sae}/enc_keys", enc_keys, allow_head=False),
         web.post(PREFIX + "{sae}/enc_keys", enc_keys),
-        web.get(PREFIX + "{sae}/dec_keys", dec_keys),
+        web.get(PREFIX + "{sae}/dec_keys", dec_keys, allow_head=False),
         web.post(PREFIX + "{sae}/dec_keys", dec_keys),
     ]
 

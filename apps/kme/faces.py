@@ -46,7 +46,7 @@ class Block(BaseModel):
     link: Name
     peer: Name
     block: Name
-    key: Base64Bytes = Field(min_length=2)
+    key: Base64Bytes = Field(min_length=32)
     rate_bps: Rate
     qber: Qber | None = None
 

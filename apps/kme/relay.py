@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 ENTRY: TypeAdapter[KeyRelay] = TypeAdapter(KeyRelay)
 MAX_BATCH_KEYS = 128
+MAX_BATCH_BYTES = 8192
+"""One key of the largest size. Pool blocks have at least 32 bytes, so a batch never names more spans than a message may hold."""
 PLENTY_BYTES = 1 << 30
-MAX_KEY_BITS = 65536
+MAX_KEY_BITS = 8 * MAX_BATCH_BYTES
 BACKOFF_S = (0.1, 5.0)
 ANNOUNCE_S = 5.0
 EXPIRE_S = 60.0
@@ -325,15 +327,16 @@ class Relay:
             most_bits = max(rate_bps, float(entry.key_bits))
             allowance_bits, counted_at = min(most_bits, allowance_bits + rate_bps * (now - counted_at)), now
             wanted = min(entry.stock_keys - await self.store(self._vault.ready, service, "master"), MAX_BATCH_KEYS)
-            batch_bits = min(wanted * entry.key_bits, most_bits // entry.key_bits * entry.key_bits)
+            batch = min(wanted, int(min(most_bits, 8 * MAX_BATCH_BYTES)) // entry.key_bits)
+            batch_bits = batch * entry.key_bits
             self._wake[service].clear()
             if wanted <= 0:
                 await self._wake[service].wait()
             elif allowance_bits < batch_bits:
-                await asyncio.sleep((batch_bits - allowance_bits) / rate_bps)
+                await _set_within(self._wake[service], (batch_bits - allowance_bits) / rate_bps)
             else:
                 try:
-                    made = await self._make(entries, int(batch_bits) // entry.key_bits)
+                    made = await self._make(entries, batch)
                     allowance_bits -= made * entry.key_bits
                     backoff_s = BACKOFF_S[0]
                     if wanting:

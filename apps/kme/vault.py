@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apps.kme.pad import Span, halves, join_shares, wipe
@@ -44,6 +45,7 @@ CREATE INDEX IF NOT EXISTS keys_by_service ON keys (service, role) WHERE state =
 CREATE TABLE IF NOT EXISTS shares (
     key_id TEXT, share INTEGER, service TEXT NOT NULL, wrapped BLOB NOT NULL, created_s REAL NOT NULL,
     PRIMARY KEY (key_id, share)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seal (wrapped BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS relays (service TEXT, share INTEGER, entry TEXT NOT NULL, PRIMARY KEY (service, share)) WITHOUT ROWID;
 """
 
@@ -76,11 +78,27 @@ class Vault:
         self._kme = kme
         self._pool_max_bytes = pool_max_bytes
         self._aead = AESGCM(kek)
+        path.touch(mode=0o600)  # SQLite gives its journals the mode of the file
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(SCHEMA)
-        path.chmod(0o600)
+        self._check_kek(path)
+
+    def _check_kek(self, path: Path) -> None:
+        """Meet a wrong key-encryption key on start, not at the first delivery."""
+        row = self._db.execute("SELECT wrapped FROM seal").fetchone()
+        if row is None:
+            with self._change() as db:
+                db.execute("INSERT INTO seal VALUES (?)", (self._wrap(b"bellhop", "seal"),))
+            return
+        try:
+            self._unwrap(row[0], "seal")
+        except InvalidTag:
+            self.close()
+            raise ValueError(
+                f"the key-encryption key does not open {path}; put back the one it was made with, or start with a new store"
+            ) from None
 
     def close(self) -> None:
         self._db.close()
@@ -335,7 +353,7 @@ class Vault:
             db.executemany("INSERT OR REPLACE INTO relays VALUES (?, ?, ?)", add)
             db.execute(
                 "UPDATE keys SET state = 'destroyed', wrapped = NULL, changed_s = ? WHERE role = 'master' AND state = 'stored' "
-                "AND NOT EXISTS (SELECT 1 FROM relays WHERE relays.service = keys.service AND entry ->> 'key_bits' = bits "
-                "AND entry ->> '$.saes[0]' IN (master, slave) AND entry ->> '$.saes[1]' IN (master, slave))",
+                "AND NOT EXISTS (SELECT 1 FROM relays WHERE relays.service = keys.service AND json_extract(entry, '$.key_bits') = bits "
+                "AND json_extract(entry, '$.saes[0]') IN (master, slave) AND json_extract(entry, '$.saes[1]') IN (master, slave))",
                 (time.time(),),
             )

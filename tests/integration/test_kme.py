@@ -7,9 +7,11 @@ import base64
 import json
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,8 @@ class Site:
         await self._stacks.pop(name).aclose()
 
     async def state(self, name: str) -> dict[str, Any]:
-        return await self.request("GET", f"{self.urls[name]}/control/v1/state", "controller", "c1")
+        state: dict[str, Any] = await self.request("GET", f"{self.urls[name]}/control/v1/state", "controller", "c1")
+        return state
 
     async def request(self, method: str, url: str, role: pki.Role, who: str, **body: Any) -> Any:
         status, answer = await self.answer(method, url, role, who, **body)
@@ -99,9 +102,7 @@ class Site:
 
 
 @asynccontextmanager
-async def site(
-    directory: Path, neighbours: Sequence[tuple[str, str]], saes: dict[str, str], *, live: bool = True
-) -> AsyncIterator[Site]:
+async def site(directory: Path, neighbours: Sequence[tuple[str, str]], saes: dict[str, str], *, live: bool = True) -> AsyncIterator[Site]:
     made = Site(directory, neighbours, saes)
     async with AsyncExitStack() as stack:
         for name in made.settings:
@@ -136,7 +137,7 @@ async def _true(value: bool) -> bool:
 
 async def until(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(patience_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - there is no event: the condition is another program's
             await asyncio.sleep(0.05)
 
 
@@ -165,7 +166,8 @@ PATH = ["alice", "relay1", "relay2", "bob"]
 SAES = {"sae-a": "alice", "sae-b": "bob", "sae-x": "bob"}
 
 
-async def test_both_applications_get_the_same_keys_over_two_trusted_nodes(tmp_path: Path) -> None:
+async def test_both_applications_get_the_same_keys_over_two_trusted_nodes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     async with site(tmp_path, LINE, SAES) as made:
         await program(made, line("svc", ("sae-a", "sae-b"), PATH))
         await stocked(made, "svc", ["alice", "bob"], 6)
@@ -190,12 +192,24 @@ async def test_both_applications_get_the_same_keys_over_two_trusted_nodes(tmp_pa
         for name in PATH:
             text = json.dumps(await made.state(name))
             assert not any(key in text for key in keys.values())
+        assert not any(key in caplog.text for key in keys.values())
 
 
 async def test_curl_fetches_and_another_sae_is_refused(tmp_path: Path) -> None:
     async def curl(sae: str, kme: str, path: str) -> tuple[int, str]:
         cert, key = pki.issue(made.certificates, "sae", sae)
-        command = ["curl", "-s", "-w", "\n%{http_code}", "--cacert", made.certificates / "ca.crt", "--cert", cert, "--key", key]
+        command: list[str | Path] = [
+            "curl",
+            "-s",
+            "-w",
+            "\n%{http_code}",
+            "--cacert",
+            made.certificates / "ca.crt",
+            "--cert",
+            cert,
+            "--key",
+            key,
+        ]
         process = await asyncio.create_subprocess_exec(*command, f"{made.urls[kme]}/api/v1/keys/{path}", stdout=asyncio.subprocess.PIPE)
         body, _, code = (await process.communicate())[0].decode().rpartition("\n")
         return int(code), body
@@ -329,3 +343,57 @@ async def test_the_driver_reads_checks_applies_and_hears(tmp_path: Path) -> None
 
 def _as_json(entry: KeyRelay) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
+
+
+SERVE = "import asyncio, sys; from apps.kme.program import *; asyncio.run(serve([KmeSettings.model_validate_json(sys.argv[1])]))"
+
+
+async def test_a_killed_kme_comes_back_and_no_key_was_delivered_twice_or_differs(tmp_path: Path) -> None:
+    async def spawn() -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, made.settings["alice"].model_dump_json())
+        await until(lambda: _answers(made, "alice"))
+        return process
+
+    async with site(tmp_path, LINE[:1], {"sae-a": "alice", "sae-b": "relay1"}) as made:
+        entries = line("svc", ("sae-a", "sae-b"), ["alice", "relay1"], stock_keys=64, rate_bps=200_000.0)
+        await program(made, entries)
+        await made.stop("alice")
+        process = await spawn()
+        ledger: list[tuple[str, str]] = []
+
+        async def fetch() -> None:
+            url = f"{made.urls['alice']}/api/v1/keys/sae-b/enc_keys"
+            while True:
+                try:
+                    status, answer = await made.answer("POST", url, "sae", "sae-a", number=2)
+                    if status == 200:
+                        ledger.extend((key["key_ID"], key["key"]) for key in answer["keys"])
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.05)
+
+        async def grown(count: int) -> bool:
+            return len(ledger) >= count
+
+        client = asyncio.create_task(fetch())
+        for kill in range(1, 4):
+            await until(partial(grown, 12 * kill))
+            process.kill()
+            await process.wait()
+            process = await spawn()
+        await _cancel([client])
+        process.terminate()
+        await process.wait()
+        await made.start("alice")
+        assert len({key_id for key_id, _ in ledger}) == len({key for _, key in ledger}) == len(ledger)
+        for start in range(0, len(ledger), 50):
+            wanted = [{"key_ID": key_id} for key_id, _ in ledger[start : start + 50]]
+            url = f"{made.urls['relay1']}/api/v1/keys/sae-a/dec_keys"
+            answer = await made.request("POST", url, "sae", "sae-b", key_IDs=wanted)
+            assert [(key["key_ID"], key["key"]) for key in answer["keys"]] == ledger[start : start + 50]
+
+
+async def _answers(made: Site, name: str) -> bool:
+    try:
+        return bool(await made.state(name))
+    except aiohttp.ClientError:
+        return False

@@ -72,7 +72,9 @@ class Kme:
                 stock_keys={service: min(ready["master"], ready["slave"]) for service, ready in stock.items()},
             )
         except (ValidationError, KeyError, TypeError) as error:
-            raise Refused(self.name, f"its state does not read as a KME's ({error}); is {self._url} a Bellhop KME of this version?") from error
+            raise Refused(
+                self.name, f"its state does not read as a KME's ({error}); is {self._url} a Bellhop KME of this version?"
+            ) from error
 
     async def check(self, diff: Diff) -> list[str]:
         answer = await self._ask("POST", "relays", {**_change(diff), "only_check": True})
@@ -107,7 +109,7 @@ class Kme:
                     try:
                         await self._follow(session)
                         backoff_s = BACKOFF_S[0]
-                    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+                    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
                         reason = str(error) or type(error).__name__
                     if self._connected:
                         self._connected, backoff_s = False, BACKOFF_S[0]
@@ -138,9 +140,7 @@ class Kme:
         if event == "link":
             qber = data["qber"]
             rate_bps = float(data["rate_bps"])
-            self._publish(
-                QkdLinkReport(self.name, str(data["link"]), bool(data["up"]), rate_bps, None if qber is None else float(qber))
-            )
+            self._publish(QkdLinkReport(self.name, str(data["link"]), bool(data["up"]), rate_bps, None if qber is None else float(qber)))
         elif event == "relays":
             if data["change"] in self._own_changes:
                 self._own_changes.discard(data["change"])
