@@ -108,6 +108,12 @@ async def test_ncclient_meets_a_lock(switch: EmulatedOpticalSwitch, tmp_path: Pa
             await with_ncclient(port, lambda client: client.lock("candidate"))
         assert denied.value.tag == "lock-denied"
         assert f"<session-id>{session.session_id}</session-id>" in str(denied.value.info)
+        await session.call(rpc.unlock("candidate"))
+        await session.call(rpc.edit_config("candidate", *etree.fromstring(CONFIG % (PAIR % ("create", 1, 17)))))
+        with pytest.raises(RPCError) as denied:  # for what is edited and not committed
+            await with_ncclient(port, lambda client: client.lock("candidate"))
+        assert denied.value.tag == "lock-denied"
+        await with_ncclient(port, lambda client: client.discard_changes() and client.lock("candidate"))
 
 
 async def test_ncclient_is_notified(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:

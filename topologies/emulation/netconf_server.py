@@ -34,6 +34,7 @@ CAPABILITIES = (
     f"{rpc.CONFIG_CHANGES}?module=ietf-netconf-notifications&revision=2012-02-06",
 )
 _HELLO_TIMEOUT_S = 30.0
+_KEEPALIVE_S = 15.0
 _MAX_UNREAD_BYTES = 8 * 1024 * 1024
 
 
@@ -115,6 +116,7 @@ class NetconfServer(Generic[Config]):
             allow_pty=False,
             agent_forwarding=False,
             reuse_address=True,
+            keepalive_interval=_KEEPALIVE_S,  # a client that vanished keeps no lock
         )
         return self._acceptor.get_port()
 
@@ -197,12 +199,10 @@ class NetconfServer(Generic[Config]):
 
     async def lock(self, session_id: int, target: str) -> None:
         async with self._changing:
-            holder = self._locks.get(target)
-            if holder is None and target == "candidate" and self._candidate is not None:
+            holder = self._locks.get(target, 0)
+            if not holder and target == "candidate" and self._candidate_editor != session_id:
                 holder = self._candidate_editor  # RFC 6241 8.3.5.2: uncommitted changes of a session hinder the others
-                if holder == session_id:
-                    holder = None
-            if holder is not None:
+            if holder:
                 raise FaultError("lock-denied", f"session {holder} holds the {target} datastore", type="protocol", session_id=str(holder))
             self._locks[target] = session_id
 
@@ -210,9 +210,7 @@ class NetconfServer(Generic[Config]):
         async with self._changing:
             if self._locks.get(target) != session_id:
                 raise FaultError("operation-failed", f"this session does not hold the lock of the {target} datastore", type="protocol")
-            del self._locks[target]
-            if target == "candidate":
-                self._candidate, self._candidate_editor = None, 0
+            del self._locks[target]  # an uncommitted edit stays until it is discarded: devices differ, this is the harder case for a client
 
     def kill(self, session_id: int, victim: int | None) -> None:
         if victim is None or victim == session_id or victim not in self._sessions:
