@@ -116,6 +116,21 @@ async def test_ncclient_meets_a_lock(switch: EmulatedOpticalSwitch, tmp_path: Pa
         await with_ncclient(port, lambda client: client.discard_changes() and client.lock("candidate"))
 
 
+async def test_what_one_session_locked_another_cannot_change(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
+    port, ours = await login(switch, tmp_path)
+    async with open_session("127.0.0.1", port, ours) as holder, open_session("127.0.0.1", port, ours) as other:
+        await holder.call(rpc.lock("candidate"))
+        for operation in (rpc.edit_config("candidate"), rpc.commit(), rpc.discard_changes()):
+            with pytest.raises(RpcRefusedError, match=f"in-use.*session {holder.session_id} holds the lock of the candidate"):
+                await other.call(operation)
+        await holder.call(rpc.unlock("candidate"))
+        await holder.call(rpc.lock("running"))
+        for operation in (rpc.edit_config("running"), rpc.commit()):
+            with pytest.raises(RpcRefusedError, match="in-use.*lock of the running"):
+                await other.call(operation)
+        assert (await other.call(rpc.edit_config("candidate"))).ok
+
+
 async def test_ncclient_is_notified(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
     port, _ = await login(switch, tmp_path)
     loop = asyncio.get_running_loop()
