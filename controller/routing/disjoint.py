@@ -1,0 +1,155 @@
+"""Sets of key paths of which no two share an interior node, an operator of one, a link or a shared risk.
+
+With shared risks the problem is NP-hard (Hu, Proc. DRCN 2003), so the search is exact within a bound on effort and says when it met it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import networkx as nx
+
+from controller.routing.segments import Segment
+
+MAX_PATH_STEPS = 20_000
+"""Partial paths that one search extends."""
+MAX_SET_STEPS = 500_000
+"""Paths that one search tries to add to a set."""
+
+Path = tuple[Segment, ...]
+Neighbours = Mapping[str, Sequence[Segment]]
+"""The segments that leave each node, oriented away from it."""
+PathKey = tuple[int, int, tuple[str, ...], tuple[str, ...]]
+
+
+def path_key(path: Path) -> PathKey:
+    """The order of paths of one width: fewest segments (that is, trusted nodes), fewest links, then by name."""
+    nodes = (path[0].nodes[0], *(name for segment in path for name in segment.nodes[1:]))
+    links = tuple(link for segment in path for link in segment.links)
+    return len(path), len(links), nodes, links
+
+
+@dataclass(frozen=True, slots=True)
+class PathSet:
+    """The best set that was found, None if none was; `proven` when the whole space was searched."""
+
+    paths: tuple[Path, ...] | None
+    proven: bool
+
+
+def disjoint_paths(
+    neighbours: Neighbours,
+    src: str,
+    dst: str,
+    shares: int,
+    *,
+    max_trusted_nodes: int | None,
+    may_relay: Callable[[str], bool],
+    operator: Callable[[str], str | None],
+) -> PathSet:
+    """`shares` pairwise disjoint paths with the fewest trusted nodes in all, then the fewest links, over the segments given."""
+    if flow_bound(neighbours, src, dst, may_relay) < shares:
+        return PathSet(None, True)
+    paths, complete = _simple_paths(neighbours, src, dst, max_trusted_nodes, may_relay)
+    marks = [_marks(path, operator) for path in paths]
+    sizes = [(len(path) - 1, path_key(path)[1]) for path in paths]
+    fewest_links = list(accumulate((links for _, links in reversed(sizes)), min))[::-1]
+    best: tuple[tuple[int, int], tuple[int, ...]] | None = None
+    steps = 0
+
+    def extend(chosen: tuple[int, ...], total: tuple[int, int], used: frozenset[tuple[str, str]]) -> None:
+        nonlocal best, steps
+        if len(chosen) == shares:
+            if best is None or total < best[0]:
+                best = total, chosen
+            return
+        missing = shares - len(chosen)
+        for index in range(chosen[-1] + 1 if chosen else 0, len(paths)):
+            steps += 1
+            # paths come in the order of their sizes, so the rest of the set is at least as large
+            least = total[0] + missing * sizes[index][0], total[1] + missing * fewest_links[index]
+            beaten = best is not None and least >= best[0]
+            if steps > MAX_SET_STEPS or beaten or (max_trusted_nodes is not None and least[0] > max_trusted_nodes):
+                return
+            if used.isdisjoint(marks[index]):
+                extend((*chosen, index), (total[0] + sizes[index][0], total[1] + sizes[index][1]), used | marks[index])
+
+    extend((), (0, 0), frozenset())
+    proven = complete and steps <= MAX_SET_STEPS
+    return PathSet(None if best is None else tuple(paths[index] for index in best[1]), proven)
+
+
+def flow_bound(neighbours: Neighbours, src: str, dst: str, may_relay: Callable[[str], bool]) -> int:
+    """The most paths from `src` to `dst` that share no relaying node: a maximum flow, which operators and shared risks only lessen."""
+    network: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
+    network.add_nodes_from([("out", src), ("in", dst)])
+    for here, segments in neighbours.items():
+        if here != src and not may_relay(here):
+            continue
+        network.add_edge(("in", here), ("out", here), capacity=1)
+        for segment in segments:
+            there = segment.nodes[-1]
+            parallel = network.get_edge_data(("out", here), ("in", there), {"capacity": 0})["capacity"]
+            network.add_edge(("out", here), ("in", there), capacity=parallel + 1)
+    return int(nx.maximum_flow_value(network, ("out", src), ("in", dst)))
+
+
+def _marks(path: Path, operator: Callable[[str], str | None]) -> frozenset[tuple[str, str]]:
+    """What no other path of the set may have as well."""
+    nodes = path_key(path)[2][1:-1]
+    operators = (operator(name) for name in nodes)
+    return frozenset(
+        [("node", name) for name in nodes]
+        + [("operator", name) for name in operators if name is not None]
+        + [("risk", risk) for segment in path for risk in segment.risks]
+    )
+
+
+def _simple_paths(
+    neighbours: Neighbours, src: str, dst: str, max_trusted_nodes: int | None, may_relay: Callable[[str], bool]
+) -> tuple[list[Path], bool]:
+    """Simple paths in the order of `path_key`, and whether these are all. Best first, guided by the number of segments still to go."""
+    to_go = _segments_to_go(neighbours, dst, may_relay)
+    queue: list[tuple[int, PathKey, Path]] = []
+
+    def push(paths: Iterable[Path]) -> None:
+        for path in paths:
+            here = path[-1].nodes[-1]
+            rest = to_go.get(here) if here == dst or may_relay(here) else None
+            if rest is not None and (max_trusted_nodes is None or len(path) + rest - 1 <= max_trusted_nodes):
+                heapq.heappush(queue, (len(path) + rest, path_key(path), path))
+
+    push((segment,) for segment in neighbours.get(src, ()) if segment.nodes[-1] != src)
+    found: list[Path] = []
+    steps = 0
+    while queue:
+        _, _, path = heapq.heappop(queue)
+        here = path[-1].nodes[-1]
+        if here == dst:
+            found.append(path)
+            continue
+        steps += 1
+        if steps > MAX_PATH_STEPS:
+            return sorted(found, key=path_key), False
+        seen = {name for segment in path for name in segment.nodes}
+        push((*path, segment) for segment in neighbours.get(here, ()) if seen.isdisjoint(segment.nodes[1:]))
+    return sorted(found, key=path_key), True
+
+
+def _segments_to_go(neighbours: Neighbours, dst: str, may_relay: Callable[[str], bool]) -> dict[str, int]:
+    """The least number of segments from each node to `dst` over relaying nodes."""
+    least, frontier = {dst: 0}, [dst]
+    while frontier:
+        reached = []
+        for here in frontier:
+            for segment in neighbours.get(here, ()):
+                there = segment.nodes[-1]
+                if there not in least:
+                    least[there] = least[here] + 1
+                    if may_relay(there):
+                        reached.append(there)
+        frontier = reached
+    return least
