@@ -121,12 +121,12 @@ async def test_what_one_session_locked_another_cannot_change(switch: EmulatedOpt
     async with open_session("127.0.0.1", port, ours) as holder, open_session("127.0.0.1", port, ours) as other:
         await holder.call(rpc.lock("candidate"))
         for operation in (rpc.edit_config("candidate"), rpc.commit(), rpc.discard_changes()):
-            with pytest.raises(RpcRefusedError, match=f"in-use.*session {holder.session_id} holds the lock of the candidate"):
+            with pytest.raises(RpcRefusedError, match=rf"in-use.*session {holder.session_id} holds the lock of the candidate"):
                 await other.call(operation)
         await holder.call(rpc.unlock("candidate"))
         await holder.call(rpc.lock("running"))
         for operation in (rpc.edit_config("running"), rpc.commit()):
-            with pytest.raises(RpcRefusedError, match="in-use.*lock of the running"):
+            with pytest.raises(RpcRefusedError, match=r"in-use.*lock of the running"):
                 await other.call(operation)
         assert (await other.call(rpc.edit_config("candidate"))).ok
 

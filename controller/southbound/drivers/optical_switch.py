@@ -10,8 +10,8 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from lxml import etree
 
@@ -85,23 +85,14 @@ class OpticalSwitch:
 
     async def read(self) -> State:
         """The cross-connects in effect and the power at each port, in dBm."""
-        session = self._open_session()
         wanted = (element(OPTICAL_SWITCH, "cross-connects"), element(OPTICAL_SWITCH, "opm-power"))
-        try:
+        with self._open_session() as session:
             reply = await self._call(session, rpc.get(*wanted))
             return State(items=_cross_connects(reply), power_dbm=_powers(reply))
-        except RpcRefusedError as refusal:
-            raise Refused(self.name, str(refusal)) from None
-        except rpc.MessageError as fault:
-            session.end(f"the device broke the protocol: {fault}")
-            raise Unreachable(self.name, str(fault)) from None
-        except SessionError as lost:
-            raise Unreachable(self.name, str(lost)) from None
 
     async def check(self, diff: Diff) -> list[str]:
         """The device's own words on what it would refuse; nothing where it cannot validate."""
         if "validate" not in self.capabilities:
-            self._open_session()
             return []
         try:
             await self._change(diff, keep=False)
@@ -189,11 +180,21 @@ class OpticalSwitch:
                 return Changed(self.name, f"its configuration was changed by {user or 'somebody else'} (NETCONF session {by or 'unknown'})")
         return None
 
-    def _open_session(self) -> Session:
+    @contextmanager
+    def _open_session(self) -> Iterator[Session]:
+        """The session, for operations whose failures become those of the driver protocol."""
         session = self._session
         if session is None or session.lost is not None:
             raise Unreachable(self.name, (session and session.lost) or self._why_down)
-        return session
+        try:
+            yield session
+        except RpcRefusedError as refusal:
+            raise Refused(self.name, str(refusal)) from None
+        except rpc.MessageError as fault:
+            session.end(f"the device broke the protocol: {fault}")
+            raise Unreachable(self.name, str(fault)) from None
+        except SessionError as lost:
+            raise Unreachable(self.name, str(lost)) from None
 
     async def _call(self, session: Session, operation: etree._Element) -> rpc.Reply:
         self.operations += 1
@@ -210,24 +211,15 @@ class OpticalSwitch:
                 raise Refused(self.name, f"an optical switch holds cross-connects; the change has a {item.kind}")
         if diff.empty:
             return
-        async with self._changing:
-            session = self._open_session()
-            try:
-                async with AsyncExitStack() as locks:
-                    targets: tuple[Datastore, ...] = ("running", self._target)
-                    for target in dict.fromkeys(targets):  # both: others may edit the running one directly
-                        await locks.enter_async_context(self._lock(session, target))
-                    held = _cross_connects(await self._call(session, rpc.get_config("running", element(OPTICAL_SWITCH, "cross-connects"))))
-                    config = cross_connect_edit(held, diff)
-                    if config is not None:
-                        await self._edit(session, config, keep)
-            except RpcRefusedError as refusal:
-                raise Refused(self.name, str(refusal)) from None
-            except rpc.MessageError as fault:
-                session.end(f"the device broke the protocol: {fault}")
-                raise Unreachable(self.name, str(fault)) from None
-            except SessionError as lost:
-                raise Unreachable(self.name, str(lost)) from None
+        async with self._changing, AsyncExitStack() as opened:
+            session = opened.enter_context(self._open_session())
+            targets: tuple[Datastore, ...] = ("running", self._target)
+            for target in dict.fromkeys(targets):  # both: others may edit the running one directly
+                await opened.enter_async_context(self._lock(session, target))
+            held = _cross_connects(await self._call(session, rpc.get_config("running", element(OPTICAL_SWITCH, "cross-connects"))))
+            config = cross_connect_edit(held, diff)
+            if config is not None:
+                await self._edit(session, config, keep)
 
     @asynccontextmanager
     async def _lock(self, session: Session, target: Datastore) -> AsyncIterator[None]:
