@@ -229,13 +229,14 @@ class EmulatedSwitch:
             raise _RequestError(ofp.OFPET_FLOW_MOD_FAILED, ofp.OFPFMFC_BAD_COMMAND)
 
     def _add(self, mod: Any, match: dict[str, Bits]) -> None:
+        actions = self._actions_of(mod.instructions)
         if len(self.table) >= self._capacity and not self.table.select(match, mod.priority):
             raise _RequestError(ofp.OFPET_FLOW_MOD_FAILED, ofp.OFPFMFC_TABLE_FULL)
         self.table.add(
             Entry(
                 mod.priority,
                 match,
-                self._actions_of(mod.instructions),
+                actions,
                 mod.cookie,
                 mod.flags,
                 mod.idle_timeout,

@@ -8,6 +8,7 @@ compares, and is written back unchanged.
 from __future__ import annotations
 
 from struct import Struct
+from struct import error as struct_error
 
 from controller.southbound.device import Actions
 from controller.southbound.openflow.match import decode_field, encode_field
@@ -47,52 +48,36 @@ _INSTRUCTIONS: dict[str, tuple[int, Struct]] = {"goto_table": (1, _BYTE), "meter
 _INSTRUCTION_NAMES = {kind: (name, shape) for name, (kind, shape) in _INSTRUCTIONS.items()}
 
 
-def _encode_fixed(kind: int, shape: Struct, value: int | str) -> bytes:
-    if shape is _NOTHING:
-        return shape.pack(kind, shape.size)
-    return shape.pack(kind, shape.size, value)
-
-
-def _encode_action(name: str, value: int | str) -> bytes:
-    if name == "output":
-        return _OUTPUT.pack(_OUTPUT_TYPE, _OUTPUT.size, value, _WHOLE_PACKET if value == Port13.CONTROLLER else 0)
-    if name.startswith("set_field:"):
-        field = encode_field(name.removeprefix("set_field:"), value)
-        length = 4 + len(field)
-        return _TLV.pack(_SET_FIELD_TYPE, length + -length % 8) + field + bytes(-length % 8)
-    if name == "raw":
-        return bytes.fromhex(str(value))
-    return _encode_fixed(*_ACTIONS[name], value)
+def _encode(shapes: dict[str, tuple[int, Struct]], name: str, value: int | str) -> bytes:
+    """Raises ValueError, naming the action, when it is unknown or its value does not fit."""
+    try:
+        if name in ("raw", "instruction"):
+            return bytes.fromhex(str(value))
+        if name == "output":
+            return _OUTPUT.pack(_OUTPUT_TYPE, _OUTPUT.size, value, _WHOLE_PACKET if value == Port13.CONTROLLER else 0)
+        if name.startswith("set_field:"):
+            field = encode_field(name.removeprefix("set_field:"), value)
+            length = 4 + len(field)
+            return _TLV.pack(_SET_FIELD_TYPE, length + -length % 8) + field + bytes(-length % 8)
+        kind, shape = shapes[name]
+        return shape.pack(kind, shape.size) if shape is _NOTHING else shape.pack(kind, shape.size, value)
+    except KeyError:
+        raise ValueError(f"{name} is no OpenFlow 1.3 action; known are output, set_field:<field>, {', '.join(shapes)}") from None
+    except (ValueError, struct_error) as error:
+        raise ValueError(f"action {name}={value}: {error}") from None
 
 
 def encode_actions(actions: Actions) -> bytes:
     """An action list, as in PACKET_OUT. Raises ValueError naming the action that is unknown or whose value does not fit."""
-    encoded = []
-    for name, value in actions:
-        try:
-            encoded.append(_encode_action(name, value))
-        except KeyError:
-            raise ValueError(f"{name} is no OpenFlow 1.3 action; known are output, set_field:<field>, {', '.join(_ACTIONS)}") from None
-        except Exception as error:  # struct.error is no ValueError
-            raise ValueError(f"action {name}={value}: {error}") from None
-    return b"".join(encoded)
+    return b"".join(_encode(_ACTIONS, name, value) for name, value in actions)
 
 
 def encode_instructions(actions: Actions) -> bytes:
     """A rule's actions as its instructions. Raises ValueError as `encode_actions` does."""
-    applied: list[tuple[str, int | str]] = []
-    instructions = []
-    for name, value in actions:
-        if name == "instruction":
-            instructions.append(bytes.fromhex(str(value)))
-        elif name in _INSTRUCTIONS:
-            instructions.append(_encode_fixed(*_INSTRUCTIONS[name], value))
-        else:
-            applied.append((name, value))
-    if applied:
-        body = encode_actions(tuple(applied))
-        instructions.insert(0, _APPLY.pack(_APPLY_TYPE, _APPLY.size + len(body)) + body)
-    return b"".join(instructions)
+    others = [item for item in actions if item[0] == "instruction" or item[0] in _INSTRUCTIONS]
+    applied = encode_actions(tuple(item for item in actions if item not in others))
+    apply = _APPLY.pack(_APPLY_TYPE, _APPLY.size + len(applied)) + applied if applied else b""
+    return apply + b"".join(_encode(_INSTRUCTIONS, name, value) for name, value in others)
 
 
 def _next_tlv(data: bytes, offset: int, end: int) -> tuple[int, int]:

@@ -64,8 +64,8 @@ def _ipv6_text(value: bytes) -> str:
     return str(IPv6Address(value))
 
 
-def _number(number: int, bits: int) -> _Field:
-    length = (bits + 7) // 8
+def _number(number: int, bits: int, length: int = 0) -> _Field:
+    length = length or (bits + 7) // 8
 
     def pack(text: str) -> bytes:
         value = int(text, 0)
@@ -117,13 +117,13 @@ _FIELDS: dict[str, _Field] = {
     "arp_tha": _mac(25),
     "ipv6_src": _ipv6(26),
     "ipv6_dst": _ipv6(27),
-    "ipv6_flabel": _number(28, 20),
+    "ipv6_flabel": _number(28, 20, 4),
     "icmpv6_type": _number(29, 8),
     "icmpv6_code": _number(30, 8),
     "ipv6_nd_target": _ipv6(31),
     "ipv6_nd_sll": _mac(32),
     "ipv6_nd_tll": _mac(33),
-    "mpls_label": _number(34, 20),
+    "mpls_label": _number(34, 20, 4),
     "mpls_tc": _number(35, 3),
     "mpls_bos": _number(36, 1),
     "pbb_isid": _number(37, 24),
