@@ -20,6 +20,7 @@ from apps.kme.settings import KmeSettings, client_tls, server_tls
 from apps.kme.vault import Vault, key_encryption_key
 
 CALL_TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
+HANDSHAKE_S = 0.1
 MAX_BODY_BYTES = 4 << 20
 
 
@@ -57,7 +58,9 @@ async def running(settings: KmeSettings, listener: socket.socket | None = None) 
         stack.push_async_callback(runner.cleanup)
         stack.callback(events.publish, None)
         listener = listener or socket.create_server((settings.host, settings.port))
-        await web.SockSite(runner, listener, ssl_context=server_tls(settings)).start()
+        site = web.SockSite(runner, listener, ssl_context=server_tls(settings))
+        await site.start()
+        stack.push_async_callback(_stop_listening, site)
         work = asyncio.create_task(relay.run(), name=f"relay of {settings.id}")
         stack.push_async_callback(_stop, work)
         host, port = listener.getsockname()[:2]
@@ -69,6 +72,12 @@ async def serve(settings: Sequence[KmeSettings]) -> None:
     async with AsyncExitStack() as stack:
         kmes = [await stack.enter_async_context(running(one)) for one in settings]
         await asyncio.gather(*(kme.work for kme in kmes))
+
+
+async def _stop_listening(site: web.BaseSite) -> None:
+    await site.stop()
+    # Connections still in their TLS handshake are unknown to the runner: let them become known, to be closed with the others.
+    await asyncio.sleep(HANDSHAKE_S)
 
 
 async def _stop(work: asyncio.Task[None]) -> None:

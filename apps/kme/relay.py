@@ -57,9 +57,10 @@ class Room(BaseModel):
 
 
 class RoomAnswer(BaseModel):
-    """`bytes` on the narrowest hop ahead, message tags included; `end` is the KME at the end of the path."""
+    """`bytes` that the hop `narrowest` can carry, message tags included; `end` is the KME at the end of the path."""
 
     bytes: int = Field(ge=0)
+    narrowest: str
     end: Name
 
 
@@ -196,16 +197,16 @@ class Relay:
     async def _room_ahead(self, entry: KeyRelay, toward: Toward) -> RoomAnswer:
         following = heading(entry, toward)
         if following is None:
-            return RoomAnswer(bytes=PLENTY_BYTES, end=self.settings.id)
-        here = await self.store(self._vault.spendable, following)
-        if here <= TAG_KEY_BYTES:
-            raise Refusal(503, f"the pool that {self.settings.id} shares with {following} is empty")
+            return RoomAnswer(bytes=PLENTY_BYTES, narrowest="", end=self.settings.id)
         answer = await self._call(following, "room", Room(service=entry.service, share=entry.share, toward=toward))
         try:
             ahead = RoomAnswer.model_validate(answer)
         except ValidationError as error:
             raise Refusal(502, f"{following} gave no sensible answer: {error}") from error
-        return RoomAnswer(bytes=min(here, ahead.bytes), end=ahead.end)
+        here = await self.store(self._vault.spendable, following)
+        if ahead.bytes < here:
+            return ahead
+        return RoomAnswer(bytes=here, narrowest=f"from {self.settings.id} to {following}", end=ahead.end)
 
     async def receive(self, neighbour: str, message: RelayMessage) -> None:
         """Take a batch from a neighbour: keep it if it ends here, else pass it on. Returns when its end has it."""
@@ -327,10 +328,10 @@ class Relay:
             most_bits = max(rate_bps, float(entry.key_bits))
             allowance_bits, counted_at = min(most_bits, allowance_bits + rate_bps * (now - counted_at)), now
             wanted = min(entry.stock_keys - await self.store(self._vault.ready, service, "master"), MAX_BATCH_KEYS)
-            batch = min(wanted, int(min(most_bits, 8 * MAX_BATCH_BYTES)) // entry.key_bits)
+            batch = min(max(0, wanted), int(min(most_bits, 8 * MAX_BATCH_BYTES)) // entry.key_bits)
             batch_bits = batch * entry.key_bits
             self._wake[service].clear()
-            if wanted <= 0:
+            if wanted <= 0 and service in self.far_ends:  # a full stock asks once, to learn who is at the other end
                 await self._wake[service].wait()
             elif allowance_bits < batch_bits:
                 await _set_within(self._wake[service], (batch_bits - allowance_bits) / rate_bps)
@@ -358,9 +359,12 @@ class Relay:
             raise Refusal(409, f"{entry.service} does not begin at {self.settings.id}")
         rooms = await _all([self._room_ahead(path, toward) for path in entries])
         self.far_ends[entry.service] = rooms[0].end
-        count = min(most, (min(room.bytes for room in rooms) - TAG_KEY_BYTES) // size)
+        if most < 1:
+            return 0
+        narrowest = min(rooms, key=lambda room: room.bytes)
+        count = min(most, (narrowest.bytes - TAG_KEY_BYTES) // size)
         if count < 1:
-            raise Refusal(503, f"the path to {rooms[0].end} has not enough key for one of {entry.key_bits} bits")
+            raise Refusal(503, f"the pool {narrowest.narrowest} has {narrowest.bytes} bytes, too few for a key of {entry.key_bits} bits")
         parts = split_shares(bytearray(secrets.token_bytes(count * size)), entry.shares)
         key_ids = [str(uuid.uuid4()) for _ in range(count)]
         whole = join_shares(parts)

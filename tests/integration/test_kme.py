@@ -268,6 +268,11 @@ async def test_an_empty_pool_is_503_and_what_waits_comes_when_it_fills(tmp_path:
         await _cancel(tasks)
 
 
+async def targets(application: QKD014Client, kme: str) -> bool:
+    _, status = await asyncio.to_thread(application.get_status, "sae-b")
+    return bool(status.target_kme_id == kme)
+
+
 async def test_a_restart_keeps_entries_and_keys_and_delivers_none_twice(tmp_path: Path) -> None:
     async with site(tmp_path, LINE, SAES) as made:
         entries = line("svc", ("sae-a", "sae-b"), PATH)
@@ -283,6 +288,7 @@ async def test_a_restart_keeps_entries_and_keys_and_delivers_none_twice(tmp_path
         state = await made.state("alice")
         assert state["relays"][0]["right"] == "relay1"
         assert state["stock_keys"]["svc"]["master"] >= 4
+        await until(partial(targets, alice, "bob"))
         code, same = await asyncio.to_thread(bob.get_key_with_key_IDs, "sae-a", [key.key_id for key in first.keys])
         assert code == 200
         assert [key.key for key in same.keys] == [key.key for key in first.keys]
@@ -397,3 +403,31 @@ async def _answers(made: Site, name: str) -> bool:
         return bool(await made.state(name))
     except aiohttp.ClientError:
         return False
+
+
+async def test_an_emulated_link_resynchronises_then_fills_both_pools_alike(tmp_path: Path) -> None:
+    async with site(tmp_path, LINE[:1], {}, live=False) as made:
+        ends = tuple(ModuleEnd(name, made.urls[name], client_context(made.certificates, "qkd", name)) for name in LINE[0])
+        link = EmulatedQkdLink("l", (ends[0], ends[1]), Setting(True, 40_000.0, 0.02), resync_s=0.5)
+        task = asyncio.create_task(link.run())
+
+        async def reported(up: bool) -> bool:
+            states = [await made.state(name) for name in LINE[0]]
+            return all([report["up"] for report in state["links"]] == [up] for state in states)
+
+        async def pools() -> set[int]:
+            return {pool for name in LINE[0] for pool in (await made.state(name))["pool_bytes"].values()}
+
+        await until(partial(reported, False))
+        assert await pools() == {0}
+        await until(partial(reported, True))
+        await asyncio.sleep(2.5)
+        link.set(False, 0.0, 0.0)
+        await until(partial(reported, False), 1.0)
+        levels = await pools()
+        assert len(levels) == 1
+        assert 9_000 <= levels.pop() <= 16_000, "two or three seconds at 5000 bytes per second"
+        await made.stop("alice")
+        await made.start("alice")
+        await until(partial(reported, False))
+        await _cancel([task])

@@ -9,7 +9,6 @@ import math
 import secrets
 import ssl
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,8 @@ LEAST_BLOCK_BYTES = 64
 """Two 256-bit keys. Slower links make a block of this size less often than every second."""
 MOST_BLOCK_BYTES = 1 << 16
 TIMEOUT = aiohttp.ClientTimeout(total=5)
-RETRY_S = 1.0
+REPORT_S = 2.0
+"""A link whose blocks are further apart, or that is down, repeats its report: a KME that restarted knows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,54 +70,48 @@ class EmulatedQkdLink:
             while True:
                 self._changed.clear()
                 setting = self._setting
-                if not setting.live or setting.rate_bps <= 0:
-                    synchronised = False
-                    await self._report_down(session, setting)
-                    await self._changed.wait()
-                elif not synchronised:
-                    await self._tell(session, self._ends, "links", _report(setting, up=False))
-                    synchronised = not await _set_within(self._changed, self._resync_s)
-                else:
-                    await self._tell(session, self._ends, "links", _report(setting, up=True))
-                    await self._make_blocks(session, setting)
+                flowing = setting.live and setting.rate_bps > 0
+                if flowing and not synchronised:
+                    await self._tell(session, "links", _report(setting, up=False))
+                    if await _set_within(self._changed, self._resync_s):
+                        continue
+                synchronised = flowing
+                await self._work(session, setting, up=flowing)
 
-    async def _report_down(self, session: aiohttp.ClientSession, setting: Setting) -> None:
-        """Tell both KMEs, again and again until they know: no block will follow that tells them later."""
-        untold: Sequence[ModuleEnd] = self._ends
-        while untold := await self._tell(session, untold, "links", _report(setting, up=False)):
-            if await _set_within(self._changed, RETRY_S):
-                return
-
-    async def _make_blocks(self, session: aiohttp.ClientSession, setting: Setting) -> None:
-        """Make a block at a time until the setting changes."""
-        interval_s = max(BLOCK_S, LEAST_BLOCK_BYTES * 8 / setting.rate_bps)
-        made_bytes, intervals = 0, 0
-        while not await _set_within(self._changed, interval_s):
-            intervals += 1
-            due_bytes = math.floor(setting.rate_bps * interval_s * intervals / 8) - made_bytes
-            made_bytes += due_bytes
+    async def _work(self, session: aiohttp.ClientSession, setting: Setting, *, up: bool) -> None:
+        """Until the setting changes: make a block whenever one is due, and report between blocks that are far apart."""
+        loop = asyncio.get_running_loop()
+        interval_s = max(BLOCK_S, LEAST_BLOCK_BYTES * 8 / setting.rate_bps) if up else math.inf
+        begun_at = loop.time()
+        due_at, made_bytes = begun_at + interval_s, 0
+        await self._tell(session, "links", _report(setting, up=up))
+        while not await _set_within(self._changed, min(REPORT_S, max(0.0, due_at - loop.time()))):
+            if loop.time() < due_at:
+                await self._tell(session, "links", _report(setting, up=up))
+                continue
+            due_bytes = math.floor(setting.rate_bps * (loop.time() - begun_at) / 8) - made_bytes
+            made_bytes, due_at = made_bytes + due_bytes, due_at + interval_s
             for start in range(0, due_bytes, MOST_BLOCK_BYTES):
-                key = base64.b64encode(secrets.token_bytes(min(MOST_BLOCK_BYTES, due_bytes - start))).decode()
+                # At least the size of the smallest block, so that no remainder is too small for a KME to take.
+                size = max(LEAST_BLOCK_BYTES, min(MOST_BLOCK_BYTES, due_bytes - start))
+                key = base64.b64encode(secrets.token_bytes(size)).decode()
                 block = {"block": str(uuid.uuid4()), "key": key, "rate_bps": setting.rate_bps, "qber": setting.qber}
-                await self._tell(session, self._ends, "blocks", block)
+                await self._tell(session, "blocks", block)
 
-    async def _tell(self, session: aiohttp.ClientSession, ends: Sequence[ModuleEnd], what: str, body: dict[str, Any]) -> list[ModuleEnd]:
-        """POST to the KMEs at `ends`; returns the ends where that failed."""
+    async def _tell(self, session: aiohttp.ClientSession, what: str, body: dict[str, Any]) -> None:
+        """POST to both KMEs; one that does not take it misses it."""
 
-        async def tell(end: ModuleEnd) -> bool:
+        async def tell(end: ModuleEnd) -> None:
             peer = next(other.kme for other in self._ends if other is not end)
             message = {"link": self.link, "peer": peer, **body}
             try:
                 async with session.post(f"{end.url}/qkd/v1/{what}", json=message, ssl=end.tls, server_hostname=end.kme) as response:
                     if response.status != 200:
                         log.warning("%s: %s refused %s: %s", self.link, end.kme, what, await response.text())
-                    return response.status == 200
             except (aiohttp.ClientError, TimeoutError) as error:
                 log.debug("%s: %s not told: %s", self.link, end.kme, error)
-                return False
 
-        told = await asyncio.gather(*map(tell, ends))
-        return [end for end, done in zip(ends, told, strict=True) if not done]
+        await asyncio.gather(*map(tell, self._ends))
 
 
 def _report(setting: Setting, *, up: bool) -> dict[str, Any]:
