@@ -7,6 +7,8 @@ import logging
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
+from time import monotonic
 from typing import Any
 
 from os_ken.ofproto import ofproto_parser, ofproto_protocol
@@ -22,6 +24,8 @@ _MESSAGES_PER_TURN = 32
 _REPLY_BYTES = 32768
 """A multipart reply is cut into parts of about this size."""
 _EXPIRY_S = 0.5
+_CONGESTED_BYTES = 1 << 20
+"""PACKET_INs are left out while the controller is so far behind."""
 _PROTOCOL = ofproto_protocol.ProtocolDesc(version=ofp.OFP_VERSION)
 
 _PREREQUISITES: dict[str, tuple[str, int]] = {
@@ -101,32 +105,28 @@ class EmulatedSwitch:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._expire())
             while True:
-                with suppress(OSError):
+                dialled_s = monotonic()
+                with suppress(OSError, asyncio.IncompleteReadError):
                     reader, self._writer = await asyncio.open_connection(*self._controller)
                     try:
-                        if await self._converse(reader, self._writer):
-                            retry_s = _FIRST_RETRY_S
+                        await self._converse(reader, self._writer)
                     finally:
                         self._writer.close()
                         self._writer = None
+                if monotonic() - dialled_s > _LAST_RETRY_S:
+                    retry_s = _FIRST_RETRY_S
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One session; whether the controller ever got past HELLO."""
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One session, until the connection ends."""
         self._send(ofp.OFPT_HELLO, b"")
-        handled = 0
-        while True:
-            try:
-                head = await reader.readexactly(ofp.OFP_HEADER_SIZE)
-                _, kind, length, xid = struct.unpack(ofp.OFP_HEADER_PACK_STR, head)
-                data = head + await reader.readexactly(max(0, length - len(head)))
-            except asyncio.IncompleteReadError:
-                return handled > 1
-            handled += 1
-            self._handle(kind, xid, data)
+        for turn in count():
+            head = await reader.readexactly(ofp.OFP_HEADER_SIZE)
+            _, kind, length, xid = struct.unpack(ofp.OFP_HEADER_PACK_STR, head)
+            self._handle(kind, xid, head + await reader.readexactly(max(0, length - len(head))))
             await writer.drain()
-            if handled % _MESSAGES_PER_TURN == 0:
+            if turn % _MESSAGES_PER_TURN == 0:
                 await asyncio.sleep(0)
 
     def _handle(self, kind: int, xid: int, data: bytes) -> None:
@@ -287,6 +287,8 @@ class EmulatedSwitch:
                 deliver(frame)
 
     def _packet_in(self, frame: bytes, in_port: int, entry: Entry | None) -> None:
+        if self._writer is None or self._writer.transport.get_write_buffer_size() > _CONGESTED_BYTES:
+            return
         missed = entry is not None and not entry.priority and not entry.match
         reason = ofp.OFPR_NO_MATCH if missed else ofp.OFPR_ACTION
         head = struct.pack(ofp.OFP_PACKET_IN_PACK_STR, ofp.OFP_NO_BUFFER, len(frame), reason, 0, entry.cookie if entry else 0)

@@ -69,7 +69,8 @@ class Channel:
     """A session with a switch: `receive` and `keep_alive` must run for the rest to work."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counters: Counters) -> None:
-        self.peer = str(writer.get_extra_info("peername"))
+        peer = writer.get_extra_info("peername") or ("a peer that is gone", 0)
+        self.peer = f"{peer[0]}:{peer[1]}"
         self.features = FeaturesReply(0, 0, 0)
         self.ports: dict[int, Port] = {}
         self.on_message: Callable[[Message], None] | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,7 @@ from controller.southbound.openflow.messages import (
     PortDescRequest,
     Raw,
 )
+from topologies.emulation import pki
 from topologies.emulation.flow_table import Entry
 from topologies.emulation.openflow_switch import EmulatedSwitch
 
@@ -131,8 +134,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def dial(listener: OpenFlowListener) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+async def dial(listener: OpenFlowListener, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, ssl=tls)
     try:
         yield Peer(reader, writer)
     finally:
@@ -423,3 +426,25 @@ async def test_a_storm_of_connections_is_taken(caplog: pytest.LogCaptureFixture)
         switches = [net.emulate(f"s{number}", number) for number in range(1, 101)]
         await until(lambda: all(driver.connected for driver in drivers))
         assert all(switch.connected for switch in switches)
+
+
+async def test_tls_admits_switches_of_the_authority_and_nobody_else(tmp_path: Path) -> None:
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*pki.issue(tmp_path, "controller", "bellhop"))
+    server.load_verify_locations(tmp_path / "ca.crt")
+    server.verify_mode = ssl.CERT_REQUIRED
+    known = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    known.load_cert_chain(*pki.issue(tmp_path, "qkd", "s1"))
+    nameless = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    async with OpenFlowListener("127.0.0.1", 0, tls=server) as listener:
+        driver = OpenFlowSwitch("s1", 1, listener)
+        running = asyncio.create_task(driver.run())
+        async with dial(listener, known) as peer:
+            await peer.handshake(1)
+            await until(lambda: driver.connected)
+        for stranger in (nameless, None):
+            with pytest.raises((OSError, AssertionError)):
+                async with dial(listener, stranger) as peer:
+                    await peer.handshake(1)
+        assert driver.sessions == 1
+        running.cancel()
