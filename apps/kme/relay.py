@@ -60,7 +60,7 @@ class RoomAnswer(BaseModel):
     """`bytes` that the hop `narrowest` can carry, message tags included; `end` is the KME at the end of the path."""
 
     bytes: int = Field(ge=0)
-    narrowest: str
+    narrowest: str = Field(max_length=1024)
     end: Name
 
 
