@@ -9,7 +9,8 @@ that is no better in any of the three can be dropped: Pareto label-setting is ex
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -87,7 +88,13 @@ class EntanglementRoute:
 
 
 def entanglement(
-    topology: Topology, src: str, dst: str, *, min_fidelity: float | None = None, min_rate_hz: float | None = None, model: Model = "buffered"
+    topology: Topology,
+    src: str,
+    dst: str,
+    *,
+    min_fidelity: float | None = None,
+    min_rate_hz: float | None = None,
+    model: Model = "buffered",
 ) -> EntanglementRoute:
     """The best chain of entangled pairs from `src` to `dst`: the highest rate, or the highest fidelity when only a rate is asked for.
 
@@ -106,7 +113,11 @@ def entanglement(
     def ranked(floor: float, rate: float) -> list[_Ranked]:
         # what waits only loses: the buffered figures bound the on-demand ones, so the floors may prune before the evaluation
         chains = front(topology, src, dst, min_fidelity=floor, min_rate_hz=rate)
-        found = [_buffered(chain) if model == "buffered" else _on_demand(topology, chain) for chain in chains]
+        if model == "buffered":
+            found = [_buffered(chain) for chain in chains]
+        else:
+            relaxed = {(each.links, each.rounds): each for chain in chains for each in _relaxed(topology, chain)}
+            found = [_on_demand(topology, chain) for chain in relaxed.values()]
         return [each for each in found if _meets(each.fidelity, floor) and _meets(each.rate_hz, rate)]
 
     found = ranked(floor, rate)
@@ -122,7 +133,7 @@ def entanglement(
     explanation = (
         *explain(topology, chain),
         *chosen.notes,
-        f"chosen for the {goal}, among {len(found)} chains of which none is worse in all respects",
+        f"chosen for the {goal}, of {len(found)} candidates",
     )
     return EntanglementRoute(chain.nodes, chain.links, chosen.rate_hz, chosen.fidelity, chain.rounds, model, explanation)
 
@@ -143,10 +154,14 @@ def _refusal(src: str, dst: str, floor: float, rate: float, found: list[_Ranked]
     fidelity = max(each.fidelity for each in found)
     if not _meets(fidelity, floor):
         purified = f"with up to {MAX_ROUNDS} rounds of purification per link"
-        return NoRoute(f"no chain from {src} to {dst} reaches fidelity {floor:g}; the best is {fidelity:.6g}, {purified}", "min_fidelity", fidelity)
+        return NoRoute(
+            f"no chain from {src} to {dst} reaches fidelity {floor:g}; the best is {fidelity:.6g}, {purified}", "min_fidelity", fidelity
+        )
     achievable = max(each.rate_hz for each in found if _meets(each.fidelity, floor))
     at = f" at fidelity {floor:g} or more" if floor else ""
-    return NoRoute(f"no chain from {src} to {dst} delivers {rate:g} pairs per second{at}; the best is {achievable:.6g}", "min_rate_hz", achievable)
+    return NoRoute(
+        f"no chain from {src} to {dst} delivers {rate:g} pairs per second{at}; the best is {achievable:.6g}", "min_rate_hz", achievable
+    )
 
 
 def _meets(value: float, floor: float) -> bool:
@@ -159,10 +174,18 @@ def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
     for rounds in range(MAX_ROUNDS + 1):
         purified, kept = recurrence(fidelity, rounds)
         supply = Supply(rounds, rate_hz * kept, werner_parameter(purified))
-        if offered and supply.w <= offered[-1].w:
+        if offered and supply.w <= offered[-1].w * (1 + _ROUNDING):
             break
         offered.append(supply)
     return tuple(offered)
+
+
+def _offer(link: Link, topology: Topology) -> tuple[Supply, ...]:
+    """What a link delivers by rounds; nothing when its figures are not known, or below 1/4 in fidelity, or without a rate."""
+    rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
+    if rate is None or fidelity is None or rate.value <= 0 or not 0.25 <= fidelity.value <= 1:
+        return ()
+    return supplies(rate.value, fidelity.value)
 
 
 def swap_of(topology: Topology, node: str) -> Swap:
@@ -180,12 +203,14 @@ def front(
     """
     offers: dict[str, list[tuple[str, str, tuple[Supply, ...]]]] = {}
     for link in topology.links("entanglement"):
-        if not topology.usable(link) or link.id in avoid or not _via_usable(topology, link, avoid) or any(name in avoid for name in link.nodes):
+        if (
+            not topology.usable(link)
+            or link.id in avoid
+            or not _via_usable(topology, link, avoid)
+            or any(name in avoid for name in link.nodes)
+        ):
             continue
-        rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
-        if rate is None or fidelity is None or rate.value <= 0 or not 0.25 <= fidelity.value <= 1:
-            continue
-        offered = supplies(rate.value, fidelity.value)
+        offered = _offer(link, topology)
         for here, there in (link.nodes, link.nodes[::-1]):
             offers.setdefault(here, []).append((there, link.id, offered))
 
@@ -241,6 +266,28 @@ def _buffered(chain: Chain) -> _Ranked:
     return _Ranked(chain, chain.rate_hz, chain.fidelity, ("buffered: many pairs in flight, no decay", binding))
 
 
+def _relaxed(topology: Topology, chain: Chain) -> Iterator[Chain]:
+    """The chain, then again and again with one round fewer, where that saves the most waiting for the w it costs.
+
+    The buffered model purifies for nothing where a link is not the slowest; on demand, every link's waiting counts.
+    """
+    offers = [_offer(topology.link(link_id), topology) for link_id in chain.links]
+    current = chain.supplies
+    yield chain
+    while any(supply.rounds for supply in current):
+
+        def saving(index: int, current: tuple[Supply, ...] = current) -> float:
+            now, fewer = current[index], offers[index][current[index].rounds - 1]
+            return (1 / now.rate_hz - 1 / fewer.rate_hz) / math.log(now.w / fewer.w)
+
+        at = max((index for index, supply in enumerate(current) if supply.rounds), key=saving)
+        fewer = offers[at][current[at].rounds - 1]
+        w = chain.w * fewer.w / current[at].w
+        current = (*current[:at], fewer, *current[at + 1 :])
+        chain = Chain(chain.nodes, chain.links, current, w, chain.q, min(supply.rate_hz for supply in current))
+        yield chain
+
+
 def _on_demand(topology: Topology, chain: Chain) -> _Ranked:
     from controller.routing import on_demand
 
@@ -250,7 +297,7 @@ def _on_demand(topology: Topology, chain: Chain) -> _Ranked:
         decays.append(sum(1 / t2_s for t2_s in times if t2_s is not None))
     mean_s, kept = on_demand.evaluate([supply.rate_hz for supply in chain.supplies], decays)
     notes = (
-        f"{on_demand.MODEL}; {on_demand.LEFT_OUT}; the candidates are those of the buffered model, so a better chain may be missed",
+        f"{on_demand.MODEL}; {on_demand.LEFT_OUT}; the candidates come from the buffered model, so a better chain may be missed",
         f"binding for the rate: all pairs are there after {mean_s:.6g} s on average, and the swaps succeed with probability {chain.q:.6g}",
         f"waiting in the memories leaves {kept:.6g} of the Werner parameter",
     )

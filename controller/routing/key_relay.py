@@ -198,7 +198,9 @@ def _refusal(
     if found.paths is not None:
         best = _width(found.paths)
         paths = "path" if shares == 1 else f"{shares} disjoint paths"
-        return NoRoute(f"the widest {paths} from {src} to {dst} can carry {best:.6g} bit/s, {rate_bps:g} are asked for{gave_up}", "rate_bps", best)
+        return NoRoute(
+            f"the widest {paths} from {src} to {dst} can carry {best:.6g} bit/s, {rate_bps:g} are asked for{gave_up}", "rate_bps", best
+        )
     trusted = len(fewest[0]) - 1
     if max_trusted_nodes is not None and trusted <= max_trusted_nodes:
         unbounded = search.at(0.0, shares, None).paths

@@ -178,7 +178,9 @@ def _route(topology: Topology, chosen: _Candidate) -> LightRoute:
     modules = [each.module for each in (chosen.near, chosen.far) if each.module is not None]
     transmitter = next((module for module in modules if module.role == "tx"), modules[0] if modules else None)
     loss_db, budget_db = chosen.loss_db, chosen.budget_db
-    explanation.append(f"binding: {'no budget is known' if budget_db is None else f'the budget of {budget_db:g} dB'}, of which {loss_db:.6g} dB are lost")
+    explanation.append(
+        f"binding: {'no budget is known' if budget_db is None else f'the budget of {budget_db:g} dB'}, of which {loss_db:.6g} dB are lost"
+    )
     return LightRoute(
         tuple(nodes),
         tuple(hop.link for hop in chosen.hops if hop.link is not None),

@@ -140,6 +140,4 @@ def _virtual(topology: Topology, chain: Chain, reserved: Mapping[str, float]) ->
         f"{chain.fidelity:.6g}, half of them sifted){less}, entangled over {', '.join(chain.nodes[1:-1]) or 'one link'}"
     )
     risks = frozenset(chain.links).union(*(topology.shared_risk(topology.link(link_id)) for link_id in chain.links))
-    return Segment(
-        "entanglement", chain.nodes, chain.links, max(0.0, rate_bps - promised), risks, (line, *explain(topology, chain))
-    )
+    return Segment("entanglement", chain.nodes, chain.links, max(0.0, rate_bps - promised), risks, (line, *explain(topology, chain)))

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import combinations, pairwise, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import topologies
+from controller.network import events
+from controller.network.document import load
+from controller.network.model import Link, Node, NodeKind, Swap
+from controller.network.topology import Topology, UnknownName
+from controller.physics.bell_diagonal import bbm92_key_fraction, recurrence, swap, werner
+from controller.routing import disjoint
+from controller.routing.key_relay import key
+from controller.routing.refusal import NoRoute
+
+Hops = tuple[tuple[str, Link], ...]
+
+
+def sandbox() -> Topology:
+    return load(Path(topologies.__file__).parent / "sandbox.yaml")
+
+
+def secoqc() -> Topology:
+    return load(Path(topologies.__file__).parent / "secoqc.yaml")
+
+
+def refusal(topology: Topology, src: str, dst: str, **wanted: Any) -> NoRoute:
+    with pytest.raises(NoRoute) as refused:
+        key(topology, src, dst, **wanted)
+    return refused.value
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Topology:
+    """End nodes n0, n1; up to five more, mostly trusted, some of one operator; parallel links; fibres in shared ducts."""
+    kinds: st.SearchStrategy[NodeKind] = st.sampled_from(["trusted-node", "trusted-node", "trusted-node", "satellite", "end-node"])
+    operators = st.sampled_from([None, None, "north", "south"])
+    nodes = {"n0": Node(kind="end-node", operator="north"), "n1": Node(kind="trusted-node", operator="north")}
+    for number in range(2, draw(st.integers(2, 7))):
+        nodes[f"n{number}"] = Node(kind=draw(kinds), operator=draw(operators))
+    pairs = [(a, b) for a in nodes for b in nodes if a < b]
+    links = []
+    for number, ends in enumerate(draw(st.lists(st.sampled_from(pairs), min_size=2, max_size=11))):
+        ducts = draw(st.sampled_from([(), (), (), ("east",), ("west",)]))
+        links.append(Link(kind="fibre", id=f"f{number}", ends=ends, length_km=1, shared_risk=ducts))
+        over = (f"f{draw(st.sampled_from([number, number, max(0, number - 1)]))}",)
+        rate = float(draw(st.integers(0, 5)))
+        admin = draw(st.sampled_from(["enabled"] * 7 + ["draining"]))
+        links.append(Link(kind="qkd", id=f"q{number}", ends=ends, rate_bps=rate, over=over, admin=admin))
+    return Topology("random", nodes, links)
+
+
+def every_path(topology: Topology, src: str, dst: str, avoid: frozenset[str]) -> list[Hops]:
+    def walk(here: str, seen: tuple[str, ...]) -> Iterator[Hops]:
+        if here == dst:
+            yield ()
+            return
+        if here != src and topology.node(here).kind not in ("trusted-node", "satellite"):
+            return
+        for link in topology.links("qkd"):
+            touched = {link.id, *link.nodes, *link.fibres, *(name for fibre in link.fibres for name in topology.link(fibre).nodes)}
+            if here in link.nodes and topology.usable(link) and (link.rate_bps or 0) > 0 and avoid.isdisjoint(touched):
+                there = next(name for name in link.nodes if name != here)
+                if there not in seen:
+                    yield from (((there, link), *rest) for rest in walk(there, (*seen, there)))
+
+    return list(walk(src, (src,)))
+
+
+def conflict(topology: Topology, one: Hops, other: Hops) -> bool:
+    def parts(hops: Hops) -> tuple[set[str], set[str], set[str]]:
+        nodes = {name for name, _ in hops[:-1]}
+        ducts = {risk for _, link in hops for risk in topology.shared_risk(link)} | {link.id for _, link in hops}
+        return nodes, {topology.node(name).operator or f"alone-{name}" for name in nodes}, ducts
+
+    return any(mine & theirs for mine, theirs in zip(parts(one), parts(other), strict=True))
+
+
+def width(paths: tuple[Hops, ...]) -> float:
+    return min(link.rate_bps or 0 for hops in paths for _, link in hops)
+
+
+def every_set(topology: Topology, shares: int, avoid: frozenset[str]) -> list[tuple[Hops, ...]]:
+    sets = combinations(every_path(topology, "n0", "n1", avoid), shares)
+    return [paths for paths in sets if not any(conflict(topology, *pair) for pair in combinations(paths, 2))]
+
+
+@settings(max_examples=400, deadline=None)
+@given(networks(), st.integers(1, 3), st.none() | st.integers(0, 3), st.sampled_from([0, 0, 2, 4]), st.sampled_from([(), (), ("n2",), ("n2", "q3")]))
+def test_no_set_of_paths_is_wider(topology: Topology, shares: int, most: int | None, rate: float, avoid: tuple[str, ...]) -> None:
+    avoid = tuple(name for name in avoid if name in topology.graph)
+    found = every_set(topology, shares, frozenset(avoid))
+    sizes = [(-width(paths), sum(len(hops) - 1 for hops in paths)) for paths in found]
+    allowed = [size for size in sizes if most is None or size[1] <= most]
+    try:
+        route = key(topology, "n0", "n1", shares=shares, max_trusted_nodes=most, rate_bps=rate, avoid=avoid)
+    except NoRoute as refused:
+        if allowed:
+            assert (refused.constraint, refused.best) == ("rate_bps", -min(allowed)[0])
+            assert -min(allowed)[0] < rate
+        elif refused.constraint == "shares":
+            assert refused.best is not None and refused.best < shares
+            assert every_set(topology, int(refused.best), frozenset(avoid)) and not every_set(topology, int(refused.best) + 1, frozenset(avoid))
+        elif refused.constraint == "max_trusted_nodes":
+            fewest = [len(hops) - 1 for hops in every_path(topology, "n0", "n1", frozenset(avoid))]
+            assert refused.best in {min(fewest), min((size[1] for size in sizes), default=None)}
+            assert most is not None and refused.best > most
+        elif refused.constraint == "avoid":
+            assert avoid and not every_path(topology, "n0", "n1", frozenset(avoid))
+        else:
+            assert refused.constraint in ("reachability", "rate_bps")
+            assert not every_path(topology, "n0", "n1", frozenset(avoid))
+        return
+    assert (-route.rate_bps, len(route.trusted_nodes)) == min(allowed)
+    assert route.rate_bps >= rate and len(route.paths) == shares
+    returned = {(path.nodes[1:], path.links) for path in route.paths}
+    assert returned in [{(tuple(name for name, _ in hops), tuple(link.id for _, link in hops)) for hops in paths} for paths in found]
+    assert route.rate_bps == min(path.rate_bps for path in route.paths)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_an_entangled_segment_is_the_best_of_all_chains(data: st.DataObject) -> None:
+    """Between two users over repeaters in parallel and in a row: the rate is the best of every chain and every choice of rounds."""
+    stations = {f"r{number}": Swap(success=data.draw(st.sampled_from([0.5, 0.9, 1.0])), fidelity=0.995) for number in range(2)}
+    nodes = {"a": Node(kind="end-node"), "b": Node(kind="end-node"), **{name: Node(kind="repeater", swap=each) for name, each in stations.items()}}
+    figures = {
+        ends: (data.draw(st.floats(1, 100)), data.draw(st.floats(0.85, 1)))
+        for ends in (("a", "r0"), ("a", "r1"), ("r0", "r1"), ("r0", "b"), ("r1", "b"), ("a", "b"))
+    }
+    links = [Link(kind="entanglement", ends=ends, rate_hz=rate, fidelity=fidelity) for ends, (rate, fidelity) in figures.items()]
+    best = 0.0
+    for chain in (("a", "b"), ("a", "r0", "b"), ("a", "r1", "b"), ("a", "r0", "r1", "b"), ("a", "r1", "r0", "b")):
+        hops = [figures.get(ends) or figures[ends[::-1]] for ends in pairwise(chain)]
+        for rounds in product(range(7), repeat=len(hops)):
+            links_left = [(rate * recurrence(fidelity, k)[1], recurrence(fidelity, k)[0]) for (rate, fidelity), k in zip(hops, rounds, strict=True)]
+            state, chance = werner(links_left[0][1]), 1.0
+            for name, (_, fidelity) in zip(chain[1:-1], links_left[1:], strict=True):
+                state, chance = swap(state, werner(fidelity), stations[name].fidelity), chance * stations[name].success
+            best = max(best, min(rate for rate, _ in links_left) * chance / 2 * bbm92_key_fraction(state))
+    topology = Topology("bbm92", nodes, links)
+    if best == 0:
+        assert refusal(topology, "a", "b").constraint == "reachability"
+        return
+    route = key(topology, "a", "b", max_trusted_nodes=0)
+    assert route.rate_bps == pytest.approx(best, rel=1e-9)
+    assert route.paths[0].segments == ("entanglement",)
+    assert route.trusted_nodes == ()
+
+
+def test_sandbox_relays_over_the_two_near_nodes() -> None:
+    topology = sandbox()
+    route = key(topology, "alice", "bob")
+    assert list(route.to_json()) == ["paths", "rate_bps", "trusted_nodes", "explanation"]
+    told = route.to_json()["paths"]
+    assert told == [
+        {
+            "nodes": ["alice", "relay1", "relay2", "bob"],
+            "links": ["qkd:alice--relay1", "qkd:relay1--relay2", "qkd:relay2--bob"],
+            "segments": ["relay", "relay", "relay"],
+            "rate_bps": route.rate_bps,
+        }
+    ]
+    figure = topology.figure(topology.link("qkd:relay1--relay2"), "rate_bps")
+    assert figure is not None and route.rate_bps == figure.value
+    assert route.trusted_nodes == ("relay1", "relay2")
+    assert any(line.startswith("binding: relay1 -- relay2") for line in route.explanation)
+
+
+def test_sandbox_avoids_what_it_is_told_to() -> None:
+    assert key(sandbox(), "alice", "bob", avoid=["relay1"]).trusted_nodes == ("relay3",)
+    assert key(sandbox(), "alice", "bob", avoid=["fibre:alice--relay1", "relay3"]).paths[0].links == ("qkd:alice--bob",)
+    assert key(sandbox(), "alice", "bob", avoid=["relay1", "relay3", "ocs1"]).paths[0].segments == ("entanglement",)
+    assert refusal(sandbox(), "alice", "bob", avoid=["relay1", "relay3", "ocs1", "rep2"]).constraint == "avoid"
+    assert refusal(sandbox(), "alice", "bob", avoid=["bob"]).constraint == "avoid"
+
+
+def test_sandbox_shares_are_disjoint() -> None:
+    route = key(sandbox(), "alice", "bob", shares=2)
+    assert [path.nodes[1:-1] for path in route.paths] == [("relay3",), ("relay1", "relay2")]
+    assert route.rate_bps == min(path.rate_bps for path in route.paths)
+    every = key(sandbox(), "alice", "bob", shares=4)
+    assert sorted(path.segments for path in every.paths) == [("entanglement",), ("relay",), ("relay", "relay"), ("relay", "relay", "relay")]
+    refused = refusal(sandbox(), "alice", "bob", shares=5)
+    assert (refused.constraint, refused.best) == ("shares", 4)
+
+
+def test_sandbox_without_trusted_nodes_takes_the_switched_link() -> None:
+    route = key(sandbox(), "alice", "bob", max_trusted_nodes=0)
+    assert route.paths[0].links == ("qkd:alice--bob",)
+    assert any("qkd:alice--bob needs a lightpath of 6.6 dB: alice:q9, ocs1:1, ocs1:9" in line for line in route.explanation)
+    farther = key(sandbox(), "alice", "bob", max_trusted_nodes=0, taken={("ocs1", "9")})
+    assert any("needs a lightpath of 8 dB" in line for line in farther.explanation) and farther.rate_bps < route.rate_bps
+    dark = key(sandbox(), "alice", "bob", max_trusted_nodes=0, taken={("ocs1", "1")})
+    assert dark.paths[0].nodes == ("alice", "rep1", "rep2", "bob")
+    refused = refusal(sandbox(), "alice", "bob", max_trusted_nodes=0, taken={("ocs1", "1")}, avoid=["rep1"])
+    assert (refused.constraint, refused.best) == ("max_trusted_nodes", 1)
+
+
+def test_a_switched_link_inherits_the_risks_of_its_lightpath() -> None:
+    """Trunk a lies in the duct of relay3's fibres: switched link and relay3 path no longer go together."""
+    topology = sandbox()
+    links = [link.model_copy(update={"shared_risk": ("south-duct",)}) if link.id == "trunk-a" else link for link in topology.links()]
+    together = Topology("ducts", dict(topology.nodes()), links)
+    assert len(key(topology, "alice", "bob", shares=2, avoid=["relay1", "rep1"]).paths) == 2
+    refused = refusal(together, "alice", "bob", shares=2, avoid=["relay1", "rep1"])
+    assert (refused.constraint, refused.best) == ("shares", 1)
+
+
+def test_what_is_promised_is_no_longer_there() -> None:
+    free = key(sandbox(), "alice", "relay1").rate_bps
+    assert key(sandbox(), "alice", "relay1", reserved={"qkd:alice--relay1": 500.0}).rate_bps == pytest.approx(free - 500)
+    assert key(sandbox(), "alice", "bob", reserved={"qkd:relay2--bob": 2000.0}).trusted_nodes == ("relay3",)
+    refused = refusal(sandbox(), "alice", "bob", rate_bps=1e5)
+    assert (refused.constraint, refused.best) == ("rate_bps", key(sandbox(), "alice", "bob").rate_bps)
+    nothing = refusal(secoqc(), "STP", "SIE", reserved={"qkd:STP--BRT": 1e9})
+    assert (nothing.constraint, nothing.best) == ("rate_bps", 0)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.LinkStateChanged("qkd:relay1--relay2", up=False),
+        events.LinkStateChanged("fibre:relay1--relay2", up=False),
+        events.AdminChanged("link", "fibre:relay1--relay2", "draining"),
+        events.AdminChanged("node", "relay2", "draining"),
+        events.LinkMeasured("qkd:relay1--relay2", "rate_bps", 1.0),
+    ],
+)
+def test_what_is_not_usable_is_avoided(event: events.NetworkEvent) -> None:
+    topology = sandbox()
+    topology.apply(event)
+    assert key(topology, "alice", "bob").trusted_nodes == ("relay3",)
+
+
+def test_published_rates_of_vienna() -> None:
+    route = key(secoqc(), "SIE", "FOR")
+    assert route.paths[0].nodes == ("SIE", "ERD", "FOR")
+    assert route.rate_bps == 2500
+    assert any("2500 bit/s (declared, Peev 2009" in line for line in route.explanation)
+    assert key(secoqc(), "STP", "FOR").trusted_nodes == ("BRT", "ERD")
+    # one operator runs every node, so a second path with a relay of its own adds no secrecy
+    assert refusal(secoqc(), "SIE", "GUD", shares=3).best == 2
+
+
+def test_two_segments_over_one_repeater_count_its_links_once() -> None:
+    """Key between a and b needs the relay t, and both ways to t lead over the one repeater r."""
+    nodes = {name: Node(kind="end-node") for name in "ab"} | {"t": Node(kind="trusted-node"), "r": Node(kind="repeater", swap=Swap(fidelity=0.99))}
+    fidelities = {("a", "r"): 0.92, ("r", "t"): 1.0, ("r", "b"): 0.92}
+    links = [Link(kind="entanglement", ends=ends, rate_hz=10, fidelity=fidelity) for ends, fidelity in fidelities.items()]
+    topology = Topology("star", nodes, links)
+    route = key(topology, "a", "b")
+    assert route.trusted_nodes == ()
+    assert min(key(topology, "a", "t").rate_bps, key(topology, "t", "b").rate_bps) > route.rate_bps
+
+
+def test_a_search_that_met_its_bound_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disjoint, "MAX_PATH_STEPS", 1)
+    route = key(sandbox(), "alice", "bob", shares=1)
+    assert not any("bound on its effort" in line for line in route.explanation)
+    refused = refusal(sandbox(), "alice", "bob", shares=4)
+    assert "bound on the search's effort" in refused.error
+
+
+def test_bad_requests() -> None:
+    with pytest.raises(UnknownName):
+        key(sandbox(), "alice", "carol")
+    with pytest.raises(UnknownName):
+        key(sandbox(), "alice", "bob", avoid=["relay9"])
+    for wrong in ({"shares": 0}, {"max_trusted_nodes": -1}, {"rate_bps": -1.0}):
+        with pytest.raises(ValueError, match="at least"):
+            key(sandbox(), "alice", "bob", **wrong)
+    assert refusal(sandbox(), "alice", "alice").constraint == "reachability"
+    assert refusal(sandbox(), "alice", "ocs1").constraint == "reachability"
+
+
+def test_a_refusal_survives_the_way_back_from_a_worker() -> None:
+    refused = refusal(sandbox(), "alice", "bob", rate_bps=1e5)  # copying takes the same way as pickling
+    assert copy.copy(refused).to_json() == refused.to_json()
