@@ -1,6 +1,7 @@
 """Sets of key paths of which no two share an interior node, an operator of one, a link or a shared risk.
 
-With shared risks the problem is NP-hard (Hu, Proc. DRCN 2003), so the search is exact within a bound on effort and says when it met it.
+Without operators and shared risks it is a flow of least cost. With them it is NP-hard (Hu, Proc. DRCN 2003): where the flow's paths happen
+to be disjoint in these too they are the optimum; else all paths are searched, exactly within a bound on effort, and it is said when that was met.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, combinations
 
 import networkx as nx
 
@@ -18,6 +19,8 @@ MAX_PATH_STEPS = 20_000
 """Partial paths that one search extends."""
 MAX_SET_STEPS = 500_000
 """Paths that one search tries to add to a set."""
+_SEGMENT_COST = 1_000_000
+"""One segment, that is one trusted node, weighs more than all links of a set."""
 
 Path = tuple[Segment, ...]
 Neighbours = Mapping[str, Sequence[Segment]]
@@ -51,8 +54,11 @@ def disjoint_paths(
     operator: Callable[[str], str | None],
 ) -> PathSet:
     """`shares` pairwise disjoint paths with the fewest trusted nodes in all, then the fewest links, over the segments given."""
-    if flow_bound(neighbours, src, dst, may_relay) < shares:
+    relaxed = _cheapest_flow(neighbours, src, dst, shares, may_relay)
+    if relaxed is None or (max_trusted_nodes is not None and sum(len(path) - 1 for path in relaxed) > max_trusted_nodes):
         return PathSet(None, True)
+    if _all_disjoint([_marks(path, operator) for path in relaxed]) and all(_simple(path) for path in relaxed):
+        return PathSet(relaxed, True)
     paths, complete = _simple_paths(neighbours, src, dst, max_trusted_nodes, may_relay)
     marks = [_marks(path, operator) for path in paths]
     sizes = [(len(path) - 1, path_key(path)[1]) for path in paths]
@@ -82,19 +88,56 @@ def disjoint_paths(
     return PathSet(None if best is None else tuple(paths[index] for index in best[1]), proven)
 
 
-def flow_bound(neighbours: Neighbours, src: str, dst: str, may_relay: Callable[[str], bool]) -> int:
-    """The most paths from `src` to `dst` that share no relaying node: a maximum flow, which operators and shared risks only lessen."""
+def _cheapest_flow(neighbours: Neighbours, src: str, dst: str, shares: int, may_relay: Callable[[str], bool]) -> tuple[Path, ...] | None:
+    """`shares` paths that share no relaying node, with the fewest segments and then links in all; None when there are not so many.
+
+    A flow of least cost where every relaying node passes one unit. Operators and shared risks are left out, so it is a bound.
+    """
     network: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
-    network.add_nodes_from([("out", src), ("in", dst)])
+    network.add_node(("out", src), demand=-shares)
+    network.add_node(("in", dst), demand=shares)
+    smallest: dict[tuple[tuple[str, str], tuple[str, str]], Segment] = {}
     for here, segments in neighbours.items():
-        if here != src and not may_relay(here):
+        if here != src and (here == dst or not may_relay(here)):
             continue
-        network.add_edge(("in", here), ("out", here), capacity=1)
-        for segment in segments:
+        if here != src:
+            network.add_edge(("in", here), ("out", here), capacity=1, weight=0)
+        for segment in sorted(segments, key=lambda segment: path_key((segment,))):
             there = segment.nodes[-1]
-            parallel = network.get_edge_data(("out", here), ("in", there), {"capacity": 0})["capacity"]
-            network.add_edge(("out", here), ("in", there), capacity=parallel + 1)
-    return int(nx.maximum_flow_value(network, ("out", src), ("in", dst)))
+            if there == src:
+                continue
+            # between src and dst every parallel segment is a path of its own; between others one is as good as all
+            tail = ("segment", segment.links[0]) if (here, there) == (src, dst) else ("out", here)
+            if (tail, ("in", there)) not in smallest:
+                smallest[tail, ("in", there)] = segment
+                if tail[0] == "segment":
+                    network.add_edge(("out", src), tail, capacity=1, weight=0)
+                network.add_edge(tail, ("in", there), capacity=1, weight=_SEGMENT_COST + len(segment.links))
+    try:
+        flow = nx.min_cost_flow(network)
+    except nx.NetworkXUnfeasible:
+        return None
+
+    def follow(at: tuple[str, str], onward: tuple[str, str]) -> Path:
+        path: list[Segment] = []
+        while True:
+            if (at, onward) in smallest:
+                path.append(smallest[at, onward])
+            if onward == ("in", dst):
+                return tuple(path)
+            at, onward = onward, next(to for to, units in flow[onward].items() if units)
+
+    paths = [follow(("out", src), first) for first, units in flow["out", src].items() if units]
+    return tuple(sorted(paths, key=path_key))
+
+
+def _all_disjoint(marks: Sequence[frozenset[tuple[str, str]]]) -> bool:
+    return all(one.isdisjoint(other) for one, other in combinations(marks, 2))
+
+
+def _simple(path: Path) -> bool:
+    nodes = path_key(path)[2]
+    return len(set(nodes)) == len(nodes)
 
 
 def _marks(path: Path, operator: Callable[[str], str | None]) -> frozenset[tuple[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from controller.network.topology import Topology, UnknownName
-from controller.routing.disjoint import Path, PathKey, PathSet, disjoint_paths, flow_bound, path_key
+from controller.routing.disjoint import Path, PathKey, PathSet, disjoint_paths, path_key
 from controller.routing.refusal import NoRoute
 from controller.routing.segments import RELAYS, Segment, key_segments
 
@@ -146,7 +146,7 @@ class _Search:
 
     def most_shares(self, below: int) -> int:
         """How many disjoint paths there are, at most `below` - 1."""
-        most = min(below - 1, flow_bound(self.neighbours(), self.src, self.dst, self.may_relay))
+        most = min(below - 1, len(self.neighbours().get(self.src, ())))
         return next((shares for shares in range(most, 0, -1) if self.at(0.0, shares, None).paths is not None), 0)
 
 

@@ -204,14 +204,18 @@ def test_sandbox_without_trusted_nodes_takes_the_switched_link() -> None:
     assert (refused.constraint, refused.best) == ("max_trusted_nodes", 1)
 
 
-def test_a_switched_link_inherits_the_risks_of_its_lightpath() -> None:
-    """Trunk a lies in the duct of relay3's fibres: switched link and relay3 path no longer go together."""
+def one_duct() -> Topology:
+    """The sandbox, with trunk a in the duct of relay3's fibres."""
     topology = sandbox()
     links = [link.model_copy(update={"shared_risk": ("south-duct",)}) if link.id == "trunk-a" else link for link in topology.links()]
-    together = Topology("ducts", dict(topology.nodes()), links)
-    assert len(key(topology, "alice", "bob", shares=2, avoid=["relay1", "rep1"]).paths) == 2
-    refused = refusal(together, "alice", "bob", shares=2, avoid=["relay1", "rep1"])
+    return Topology("ducts", dict(topology.nodes()), links)
+
+
+def test_a_switched_link_inherits_the_risks_of_its_lightpath() -> None:
+    assert len(key(sandbox(), "alice", "bob", shares=2, avoid=["relay1", "rep1"]).paths) == 2
+    refused = refusal(one_duct(), "alice", "bob", shares=2, avoid=["relay1", "rep1"])
     assert (refused.constraint, refused.best) == ("shares", 1)
+    assert "effort" not in refused.error
 
 
 def test_what_is_promised_is_no_longer_there() -> None:
@@ -262,11 +266,21 @@ def test_two_segments_over_one_repeater_count_its_links_once() -> None:
 
 
 def test_a_search_that_met_its_bound_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disjoint, "MAX_PATH_STEPS", 1)
-    route = key(sandbox(), "alice", "bob", shares=1)
-    assert not any("bound on its effort" in line for line in route.explanation)
-    refused = refusal(sandbox(), "alice", "bob", shares=4)
+    monkeypatch.setattr(disjoint, "MAX_PATH_STEPS", 0)
+    refused = refusal(one_duct(), "alice", "bob", shares=2, avoid=["relay1", "rep1"])
     assert "bound on the search's effort" in refused.error
+    # where nodes alone decide, a flow does, and there is nothing to give up
+    assert len(key(sandbox(), "alice", "bob", shares=4).paths) == 4
+
+
+def test_two_disjoint_paths_of_a_large_grid_are_found_and_proven() -> None:
+    names = {(x, y): f"t{x}-{y}" for x in range(10) for y in range(10)}
+    pairs = [(here, (x + dx, y + dy)) for here in names for x, y in [here] for dx, dy in ((1, 0), (0, 1)) if (x + dx, y + dy) in names]
+    links = [Link(kind="qkd", ends=(names[a], names[b]), rate_bps=1000 if {a[0], b[0]} & {0, 9} or {a[1], b[1]} & {0, 9} else 10) for a, b in pairs]
+    topology = Topology("grid", {name: Node(kind="trusted-node") for name in names.values()}, links)
+    route = key(topology, "t0-0", "t9-9", shares=2)
+    assert (route.rate_bps, len(route.trusted_nodes)) == (1000, 34)
+    assert not any("bound on its effort" in line for line in route.explanation)
 
 
 def test_bad_requests() -> None:
