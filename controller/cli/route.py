@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import click
 
@@ -38,7 +38,9 @@ def route() -> None:
     "--model", type=click.Choice(["buffered", "on-demand"]), default="buffered", show_default=True, help="How pairs are made and kept."
 )
 @OUTPUT
-def entanglement(file: str, src: str, dst: str, min_fidelity: float | None, min_rate: float | None, model: str, output: str) -> None:
+def entanglement(
+    file: str, src: str, dst: str, min_fidelity: float | None, min_rate: float | None, model: Literal["buffered", "on-demand"], output: str
+) -> None:
     """Entangled pairs from SRC to DST over repeaters, with purification rounds per link.
 
     \b
@@ -48,7 +50,7 @@ def entanglement(file: str, src: str, dst: str, min_fidelity: float | None, min_
     from controller.routing import entanglement as routing
 
     network = load(file)
-    answer = _routed(lambda: routing.route(network, src, dst, min_fidelity=min_fidelity, min_rate_hz=min_rate, model=model), output)
+    answer = _routed(lambda: routing.entanglement(network, src, dst, min_fidelity=min_fidelity, min_rate_hz=min_rate, model=model), output)
     hops = zip(answer["links"], answer["rounds"], strict=True)
     _print(
         answer,
@@ -83,7 +85,7 @@ def key(
 
     network = load(file)
     answer = _routed(
-        lambda: routing.route(network, src, dst, rate_bps=rate, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid), output
+        lambda: routing.key(network, src, dst, rate_bps=rate, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid), output
     )
     rows = [(number, " - ".join(path["nodes"]), float(path["rate_bps"])) for number, path in enumerate(answer["paths"], 1)]
     trusted = ", ".join(answer["trusted_nodes"]) or "none"
@@ -106,7 +108,7 @@ def light(file: str, src: str, dst: str, max_loss: float | None, output: str) ->
     from controller.routing import lightpath as routing
 
     network = load(file)
-    answer = _routed(lambda: routing.route(network, src, dst, max_loss_db=max_loss), output)
+    answer = _routed(lambda: routing.light(network, src, dst, max_loss_db=max_loss), output)
     rows = [(each["switch"], each["ingress"], each["egress"]) for each in answer["cross_connects"]]
     _print(answer, output, ["SWITCH", "INGRESS", "EGRESS"], rows, f"{' - '.join(answer['nodes'])}: {answer['loss_db']:.2f} dB")
 
@@ -126,13 +128,13 @@ def classical(file: str, src: str, dst: str, output: str) -> None:
     from controller.routing import classical as routing
 
     network = load(file)
-    answer = _routed(lambda: routing.route(network, src, dst), output)
+    answer = _routed(lambda: routing.classical(network, src, dst), output)
     _print(answer, output, ["LINK"], [(each,) for each in answer["links"]], f"{' - '.join(answer['nodes'])}: {answer['latency_ms']:.3f} ms")
 
 
 def _routed(compute: Callable[[], Any], output: str) -> dict[str, Any]:
     from controller.network.topology import UnknownName
-    from controller.routing import NoRoute
+    from controller.routing.refusal import NoRoute
 
     try:
         answer: dict[str, Any] = compute().to_json()
@@ -148,7 +150,7 @@ def _routed(compute: Callable[[], Any], output: str) -> dict[str, Any]:
     return answer
 
 
-def _print(answer: dict[str, Any], output: str, header: list[str], rows: list[tuple[object, ...]], summary: str) -> None:
+def _print(answer: dict[str, Any], output: str, header: list[str], rows: Iterable[tuple[object, ...]], summary: str) -> None:
     if output == "json":
         print_json(answer)
         return

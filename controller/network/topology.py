@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,16 +14,17 @@ from controller.physics import fibre, key_rates
 
 
 class UnknownName(LookupError):
-    """A request names a node, link, port or SAE that the network does not have."""
+    """A request names a node, link, port or SAE that the network does not have. Carries `subject`, `name` and a hint at close names."""
 
     def __init__(self, subject: str, name: str, known: Iterable[str] = ()) -> None:
-        import difflib
-
-        close = difflib.get_close_matches(name, list(known), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        super().__init__(f"no {subject} named '{name}' in this network{hint}")
+        super().__init__(subject, name, tuple(difflib.get_close_matches(name, list(known), n=3)))
         self.subject = subject
         self.name = name
+
+    def __str__(self) -> str:
+        close = self.args[2]
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        return f"no {self.subject} named '{self.name}' in this network{hint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""THE MEMORY: hard state under keys, changed by compare-and-set."""

@@ -1,0 +1,115 @@
+"""A key service: keys for two SAEs, relayed over trusted nodes by their KMEs, on one path or as XOR shares on several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from controller.network.model import parse_end
+from controller.network.topology import UnknownName
+from controller.routing.key_relay import key
+from controller.services.app import App, Companion, Item, KeyRelay, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
+
+
+class Keys(Request):
+    """Keys between two ends, each a node or one of its SAE IDs. `rate_bps` is promised, both directions together; 0 is best effort."""
+
+    rate_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    shares: Annotated[int, Field(ge=1, le=16)] = 1
+    max_trusted_nodes: Annotated[int, Field(ge=0)] | None = None
+    avoid: tuple[str, ...] = ()
+    key_bits: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 256
+    stock_keys: Annotated[int, Field(ge=1, le=4096)] = 64
+
+
+def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: float) -> Plan:
+    """Relay entries for every KME of every path, and a lightpath for every switched QKD link among them."""
+    (src, left_sae), (dst, right_sae) = (_end(network, text) for text in request.ends)
+    for name in request.avoid:
+        network.node(name)
+    promised = {resource.removeprefix("key:"): amount for resource, amount in ledger.reserved().items() if resource.startswith("key:")}
+    pairs = tuple(link.id for link in network.links("entanglement"))  # no device makes key of live entanglement yet
+    route = key(
+        network,
+        src,
+        dst,
+        rate_bps=request.rate_bps,
+        shares=request.shares,
+        max_trusted_nodes=request.max_trusted_nodes,
+        avoid=(*request.avoid, *pairs),
+        reserved=promised,
+        taken=_taken_ports(network, ledger),
+    )
+    rate_bps = request.rate_bps or route.rate_bps
+    desired: dict[str, tuple[Item, ...]] = {}
+    companions: list[Companion] = []
+    reservations: list[Reservation] = []
+    for share, path in enumerate(route.paths):
+        for left, here, right in zip((None, *path.nodes), path.nodes, (*path.nodes[1:], None), strict=False):
+            entry = KeyRelay(
+                service=service,
+                saes=(left_sae, right_sae),
+                left=left,
+                right=right,
+                rate_bps=rate_bps / 2,
+                share=share,
+                shares=request.shares,
+                key_bits=request.key_bits,
+                stock_keys=request.stock_keys,
+            )
+            desired[here] = (*desired.get(here, ()), entry)
+        for link_id in path.links:
+            link = network.link(link_id)
+            reservations.append(Reservation(f"key:{link_id}", request.rate_bps))
+            if link.switched:
+                companions.append(Companion("lightpath", {"ends": list(link.ends)}))
+    names = {name for path in route.paths for name in path.nodes} | {name for path in route.paths for name in path.links}
+    return Plan(
+        desired=desired,
+        touches=frozenset(names | {fibre for name in names if name not in network.graph for fibre in network.link(name).fibres}),
+        route=route.to_json(),
+        reservations=tuple(reservations),
+        companions=tuple(companions),
+        explanation=route.explanation,
+    )
+
+
+def _end(network: Topology, text: str) -> tuple[str, str]:
+    """The node and the SAE of an end. UnknownName when it is neither a node nor an SAE; NoRoute when the node holds no keys."""
+    by_sae = {sae: name for name, _ in network.nodes() for sae in network.saes(name)}
+    if text in by_sae:
+        return by_sae[text], text
+    if text not in network.graph:
+        raise UnknownName("node or SAE", text, [*network.graph, *by_sae])
+    saes = network.saes(text)
+    if not saes:
+        raise NoRoute(
+            f"{text} is of kind {network.node(text).kind} and holds no keys; name an end-node, a trusted-node or an SAE", "ends", None
+        )
+    return text, saes[0]
+
+
+def _taken_ports(network: Topology, ledger: Ledger) -> frozenset[tuple[str, str]]:
+    """Ports of optical switches that a switched QKD link cannot have: those of lightpaths that do not light such a link."""
+    lit = [{f"port:{end.node}:{end.module}" for end in (link.a, link.b)} for link in network.links("qkd") if link.switched]
+    taken = set()
+    for entry in ledger.entries.values():
+        resources = {each.resource for each in entry if each.resource.startswith("port:")}
+        if not any(modules <= resources for modules in lit):
+            taken |= {parse_end(resource.removeprefix("port:")) for resource in resources}
+    return frozenset((end.node, end.port or "") for end in taken)
+
+
+def serving(service: str, plan: Plan, states: Mapping[str, State]) -> str:
+    """A key can be delivered at both ends."""
+    for device, items in plan.desired.items():
+        if any(isinstance(item, KeyRelay) and (item.left is None or item.right is None) for item in items) and not states[
+            device
+        ].stock_keys.get(service):
+            return f"no key in stock at {device} yet"
+    return ""
+
+
+app = App(kind="key", request=Keys, plan=plan, serving=serving, buffered=True)

@@ -1,0 +1,107 @@
+"""A lightpath between two modules or ports: cross-connects on optical switches, set within a loss budget, with ports of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field
+
+from controller.network.model import Module, parse_end
+from controller.routing.lightpath import LightRoute, light
+from controller.services.app import App, CrossConnect, Item, Ledger, Plan, Request, Reservation, State, Topology
+
+DARK_DBM = -55.0
+"""Below this a monitor sees no light; the bottom of its range is -60 dBm."""
+POWER_TOLERANCE_DB = 1.5
+"""How far the light read back may be from what the losses predict."""
+
+
+class Lightpath(Request):
+    """Light from one end to the other; ends are nodes, node/module or node:port."""
+
+    max_loss_db: Annotated[float, Field(gt=0)] | None = None
+
+
+def plan(service: str, request: Lightpath, network: Topology, ledger: Ledger, now_s: float) -> Plan:
+    """Cross-connects from the transmitter's side to the receiver's. Raises NoRoute when no free ports join the ends within the budget."""
+    taken = frozenset(_port(resource) for resource, amount in ledger.reserved().items() if resource.startswith("port:") and amount > 0)
+    route = light(network, *request.ends, max_loss_db=request.max_loss_db, taken=taken)
+    if _is_receiver(network, route.ports[0]):
+        route = light(network, *reversed(request.ends), max_loss_db=request.max_loss_db, taken=taken)
+    desired: dict[str, tuple[Item, ...]] = {}
+    for each in route.cross_connects:
+        desired[each.switch] = (*desired.get(each.switch, ()), CrossConnect(each.ingress, each.egress))
+    return Plan(
+        desired=desired,
+        touches=frozenset(route.nodes) | frozenset(route.links),
+        route={**route.to_json(), "hops": _hops(network, route)},
+        reservations=tuple(Reservation(f"port:{port}", 1.0) for port in route.ports),
+        expected_power_dbm=_expected_power(network, route),
+        explanation=route.explanation,
+    )
+
+
+def _hops(network: Topology, route: LightRoute) -> list[dict[str, str | None]]:
+    """Port to port, with the fibre between; None inside a device and for a patch cord."""
+    fibres = {frozenset(network.link(link_id).ends): link_id for link_id in route.links}
+    return [{"from": here, "to": there, "link": fibres.get(frozenset((here, there)))} for here, there in pairwise(route.ports)]
+
+
+def _port(resource: str) -> tuple[str, str]:
+    end = parse_end(resource.removeprefix("port:"))
+    return end.node, end.port or ""
+
+
+def _module(network: Topology, port: str) -> Module | None:
+    end = parse_end(port)
+    return network.node(end.node).modules.get(end.port or "")
+
+
+def _is_receiver(network: Topology, port: str) -> bool:
+    module = _module(network, port)
+    return module is not None and module.role == "rx"
+
+
+def _expected_power(network: Topology, route: LightRoute) -> dict[str, dict[int, float]]:
+    """What the last switch's monitor should read where the light leaves it towards the receiver; nothing when no transmitter is known."""
+    transmitter = _module(network, route.ports[0])
+    if transmitter is None or not route.cross_connects:
+        return {}
+    last = route.cross_connects[-1]
+    exit_port = next(port for port in reversed(route.ports) if parse_end(port).node == last.switch)
+    after = route.ports.index(exit_port)
+    tail = light(network, exit_port, route.ports[-1]).loss_db if after < len(route.ports) - 1 else 0.0
+    return {last.switch: {int(parse_end(exit_port).port or 0): transmitter.launch_dbm - (route.loss_db - tail)}}
+
+
+def serving(service: str, plan: Plan, states: Mapping[str, State]) -> str:
+    """The light is there: the power read at the last switch is what the losses predict."""
+    for device, ports in plan.expected_power_dbm.items():
+        for port, expected_dbm in ports.items():
+            found_dbm = states[device].power_dbm.get(port)
+            if found_dbm is None:
+                return f"no power reading at {device}:{port}"
+            if abs(found_dbm - expected_dbm) > POWER_TOLERANCE_DB:
+                return f"power at {device}:{port} is {found_dbm:.1f} dBm, expected {expected_dbm:.1f} dBm within {POWER_TOLERANCE_DB} dB"
+    return ""
+
+
+def suspects(plan: Plan, states: Mapping[str, State]) -> frozenset[str]:
+    """The fibre in which the light is lost: it leads from a port that still sees light to one that does not."""
+    lit = True  # the transmitter's own port has no monitor
+    for hop in plan.route["hops"]:
+        there = parse_end(hop["to"])
+        power_dbm = (
+            states[there.node].power_dbm.get(int(there.port)) if there.node in states and there.port and there.port.isdecimal() else None
+        )
+        if power_dbm is not None:
+            arrives = power_dbm > DARK_DBM
+            if lit and not arrives:
+                return frozenset({hop["link"]} if hop["link"] else ())
+            lit = arrives
+    return frozenset()
+
+
+app = App(kind="lightpath", request=Lightpath, plan=plan, serving=serving, suspects=suspects)

@@ -1,0 +1,77 @@
+"""`bellhop link`: links of the live network, and faults of an emulated one."""
+
+from __future__ import annotations
+
+import click
+
+from controller.cli.client import EMULATOR, SERVER, ask, quoted
+from controller.cli.document import OUTPUT, print_json, print_table
+from controller.cli.node import administer
+
+
+@click.group()
+def link() -> None:
+    """Links of the live network: list, drain, enable; cut an emulated fibre.
+
+    \b
+    Examples:
+      bellhop link list
+      bellhop link cut fibre:alice--relay1      (emulated networks only)
+      bellhop link restore fibre:alice--relay1
+      bellhop link enable trunk-a               tell the controller that a dark fibre is mended
+    """
+
+
+@link.command(name="list")
+@OUTPUT
+@SERVER
+def list_links(server: str, output: str) -> None:
+    """List the links with what is known of them.
+
+    \b
+    Example:
+      bellhop link list
+    """
+    links = ask(server, "GET", "/api/v1/topology")["links"]
+    if output == "json":
+        print_json(links)
+        return
+    rows = []
+    for each in links:
+        figures = ", ".join(f"{name} {figure['value']:.4g} ({figure['origin']})" for name, figure in each["figures"].items())
+        rows.append((each["id"], "up" if each["up"] else "DOWN", each.get("admin", "enabled"), figures))
+    print_table(["LINK", "STATE", "ADMIN", "FIGURES"], rows)
+
+
+@link.command()
+@click.argument("name")
+@SERVER
+def drain(server: str, name: str) -> None:
+    """Move services off a link and use it for no new ones; says which cannot move (exit code 1)."""
+    administer(server, "link", name, "draining")
+
+
+@link.command()
+@click.argument("name")
+@SERVER
+def enable(server: str, name: str) -> None:
+    """Use a link again. A dark fibre counts as mended from now on."""
+    administer(server, "link", name, "enabled")
+
+
+@link.command()
+@click.argument("name")
+@EMULATOR
+def cut(emulator: str, name: str) -> None:
+    """Cut a fibre or cable of the emulated network; the controller has to find out by itself."""
+    ask(emulator, "POST", f"/links/{quoted(name)}/cut")
+    click.echo(f"link {name}: cut")
+
+
+@link.command()
+@click.argument("name")
+@EMULATOR
+def restore(emulator: str, name: str) -> None:
+    """Mend a fibre or cable of the emulated network."""
+    ask(emulator, "POST", f"/links/{quoted(name)}/restore")
+    click.echo(f"link {name}: restored")

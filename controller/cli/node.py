@@ -1,0 +1,88 @@
+"""`bellhop node`: nodes of the live network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from controller.cli.client import EMULATOR, SERVER, ask, quoted
+from controller.cli.document import OUTPUT, fail, print_json, print_table
+
+
+@click.group()
+def node() -> None:
+    """Nodes of the live network: list, drain, enable; ping between emulated hosts.
+
+    \b
+    Examples:
+      bellhop node drain relay1       move services off before works
+      bellhop node enable relay1
+      bellhop node ping h1 h4
+    """
+
+
+@node.command(name="list")
+@OUTPUT
+@SERVER
+def list_nodes(server: str, output: str) -> None:
+    """List the nodes.
+
+    \b
+    Example:
+      bellhop node list
+    """
+    nodes: dict[str, dict[str, Any]] = ask(server, "GET", "/api/v1/topology")["nodes"]
+    if output == "json":
+        print_json(nodes)
+        return
+    rows = [(name, each["kind"], each.get("site"), each.get("operator"), each.get("admin", "enabled")) for name, each in nodes.items()]
+    print_table(["NODE", "KIND", "SITE", "OPERATOR", "ADMIN"], rows)
+
+
+def administer(server: str, subject: str, name: str, admin: str) -> None:
+    """Set a node's or link's admin state and say what became of its services."""
+    answer = ask(server, "PATCH", f"/api/v1/{subject}s/{quoted(name)}", {"admin": admin})
+    click.echo(f"{subject} {name}: {admin}")
+    for service in answer["moved"]:
+        click.echo(f"  moved: {service}")
+    for service, why in answer["cannot_move"].items():
+        click.echo(f"  cannot move: {service}: {why}")
+    if admin == "draining" and answer["cannot_move"]:
+        fail(f"{len(answer['cannot_move'])} services are still on {name}")
+
+
+@node.command()
+@click.argument("name")
+@SERVER
+def drain(server: str, name: str) -> None:
+    """Move services off a node and use it for no new ones; says which cannot move (exit code 1)."""
+    administer(server, "node", name, "draining")
+
+
+@node.command()
+@click.argument("name")
+@SERVER
+def enable(server: str, name: str) -> None:
+    """Use a node again."""
+    administer(server, "node", name, "enabled")
+
+
+@node.command()
+@click.argument("src")
+@click.argument("dst")
+@click.option("-c", "--count", type=click.IntRange(1, 1000), default=3, show_default=True)
+@EMULATOR
+def ping(emulator: str, src: str, dst: str, count: int) -> None:
+    """Ping from one emulated host to another; exit code 1 when nothing comes back.
+
+    \b
+    Example:
+      bellhop node ping h1 h4
+    """
+    answer = ask(emulator, "POST", "/ping", {"from": src, "to": dst, "count": count})
+    for number, rtt_ms in enumerate(answer["rtts_ms"], 1):
+        click.echo(f"{dst}: answer {number}: {rtt_ms:.2f} ms")
+    click.echo(f"{answer['sent']} sent, {answer['received']} received")
+    if not answer["received"]:
+        fail(f"{dst} does not answer {src}; ask for it with: bellhop service create connectivity {src} {dst}")

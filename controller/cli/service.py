@@ -1,0 +1,185 @@
+"""`bellhop service`: ask a running controller for services, look at them, remove them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from controller.cli.client import SERVER, ask, quoted
+from controller.cli.document import OUTPUT, fail, print_json, print_table
+
+
+@click.group()
+def service() -> None:
+    """Ask for services, list them, remove them.
+
+    \b
+    Examples:
+      bellhop service create key alice bob --rate 500
+      bellhop service create connectivity h1 h4 --dry-run
+      bellhop service list
+      bellhop service remove key-1
+    """
+
+
+@service.command()
+@click.argument("kind", type=click.Choice(["key", "lightpath", "connectivity"]))
+@click.argument("src")
+@click.argument("dst")
+@click.option("--name", help="The service's id; by default its kind and a number.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="Who goes first when ways get scarce; 9 is highest."
+)
+@click.option("--rate", type=click.FloatRange(0), metavar="BPS", help="key: secret-key rate to promise, bit/s.")
+@click.option("--shares", type=click.IntRange(1, 16), help="key: disjoint paths with an XOR share on each.")
+@click.option("--max-trusted-nodes", type=click.IntRange(0), help="key: the most trusted nodes.")
+@click.option("--avoid", multiple=True, metavar="NODE", help="key: a node to keep off; may be given again.")
+@click.option("--max-loss", type=click.FloatRange(0), metavar="DB", help="lightpath: loss budget.")
+@click.option("--for", "for_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Remove the service after so long.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change on which device.")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be ACTIVE.")
+@OUTPUT
+@SERVER
+def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: bool, wait_s: float, **options: Any) -> None:
+    """Ask for a service of KIND from SRC to DST.
+
+    \b
+    Examples:
+      bellhop service create key alice bob --wait 20
+      bellhop service create lightpath alice/q9 bob/q9
+      bellhop service create connectivity h1 h4 --priority 5
+    """
+    given = {"rate_bps": options["rate"], "shares": options["shares"], "max_trusted_nodes": options["max_trusted_nodes"]}
+    given |= {"avoid": list(options["avoid"]) or None, "max_loss_db": options["max_loss"]}
+    request = {"ends": [src, dst]} | {name: value for name, value in given.items() if value is not None}
+    body = {"kind": kind, "request": request, "name": options["name"], "priority": options["priority"]}
+    if options["for_s"] is not None:
+        body["end_s"] = time.time() + options["for_s"]
+    answer = ask(server, "POST", f"/api/v1/services{'?dry_run=1' if dry_run else ''}", body)
+    if dry_run:
+        _print_dry_run(answer, output)
+        return
+    if wait_s:
+        answer = _wait(server, answer, wait_s)
+    if output == "json":
+        print_json(answer)
+    else:
+        click.echo(f"{answer['id']}: {answer['state']}" + (f": {answer['reason']}" if answer["reason"] else ""))
+    if wait_s and answer["state"] != "ACTIVE":
+        fail(f"{answer['id']} is not ACTIVE after {wait_s:g} s")
+
+
+def _wait(server: str, answer: dict[str, Any], wait_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + wait_s
+    while answer["state"] not in ("ACTIVE", "FAILED") and time.monotonic() < deadline:
+        time.sleep(0.2)
+        answer = ask(server, "GET", f"/api/v1/services/{quoted(answer['id'])}")
+    return answer
+
+
+def _print_dry_run(answer: dict[str, Any], output: str) -> None:
+    if output == "json":
+        print_json(answer)
+        return
+    for line in answer["service"].get("explanation", ()):
+        click.echo(f"  {line}")
+    for diff in answer["diff"]:
+        click.echo(f"{diff['device']}:")
+        for sign, items in (("+", diff["add"]), ("-", diff["remove"]), ("?", diff["foreign"])):
+            for item in items:
+                click.echo(f"  {sign} {told(item)}")
+        if not any(diff[change] for change in ("add", "remove", "foreign")):
+            click.echo("  nothing to change")
+
+
+def told(item: dict[str, Any]) -> str:
+    """A device's item on one line."""
+    match item["kind"]:
+        case "cross-connect":
+            return f"cross-connect {item['ingress']} to {item['egress']}"
+        case "flow":
+            match = ",".join(f"{name}={value}" for name, value in item["match"])
+            actions = ",".join(f"{name}:{value}" for name, value in item["actions"]) or "drop"
+            return f"flow cookie={item['cookie']:#x} table={item['table']} priority={item['priority']} {match or 'any'} actions={actions}"
+        case _:
+            way = f"{item['left'] or item['saes'][0]} <-> {item['right'] or item['saes'][1]}"
+            return f"relay for {item['service']} share {item['share'] + 1}/{item['shares']}: {way}, {item['rate_bps']:.6g} bit/s each way"
+
+
+@service.command(name="list")
+@OUTPUT
+@SERVER
+def list_services(server: str, output: str) -> None:
+    """List the services and where they stand.
+
+    \b
+    Example:
+      bellhop service list -o json
+    """
+    services = ask(server, "GET", "/api/v1/services")["services"]
+    if output == "json":
+        print_json(services)
+        return
+    rows = [
+        (each["id"], each["state"], " - ".join(each["request"]["ends"]), _way(each), each["priority"], each["reason"]) for each in services
+    ]
+    print_table(["SERVICE", "STATE", "ENDS", "WAY", "PRIORITY", "REASON"], rows)
+
+
+def _way(each: dict[str, Any]) -> str:
+    route = each.get("route", {})
+    paths = route.get("paths", [route])
+    return "; ".join(" - ".join(path.get("nodes", ())) for path in paths)
+
+
+@service.command()
+@click.argument("name")
+@OUTPUT
+@SERVER
+def show(server: str, output: str, name: str) -> None:
+    """Show one service: its request, its route with every figure, what each device holds for it.
+
+    \b
+    Example:
+      bellhop service show key-1
+    """
+    answer = ask(server, "GET", f"/api/v1/services/{quoted(name)}")
+    if output == "json":
+        print_json(answer)
+        return
+    click.echo(f"{answer['id']}: {answer['state']}" + (f": {answer['reason']}" if answer["reason"] else ""))
+    click.echo(f"  {answer['kind']} {' - '.join(answer['request']['ends'])}, over {_way(answer)}")
+    if "survives_for_s" in answer:
+        lasts = answer["survives_for_s"]
+        click.echo(
+            f"  its stock of keys lasts {'for ever (no rate is promised)' if lasts is None else f'{lasts:.0f} s at the promised rate'}"
+        )
+    for line in answer.get("explanation", ()):
+        click.echo(f"  {line}")
+    for device, items in answer.get("devices", {}).items():
+        click.echo(f"{device}:")
+        for item in items:
+            click.echo(f"  {told(item)}")
+
+
+@service.command()
+@click.argument("name")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be gone.")
+@SERVER
+def remove(server: str, name: str, wait_s: float) -> None:
+    """Take a service off the network.
+
+    \b
+    Example:
+      bellhop service remove key-1
+    """
+    ask(server, "DELETE", f"/api/v1/services/{quoted(name)}")
+    deadline = time.monotonic() + wait_s
+    while any(each["id"] == name for each in ask(server, "GET", "/api/v1/services")["services"]):
+        if time.monotonic() >= deadline:
+            click.echo(f"{name}: REMOVING")
+            return
+        time.sleep(0.2)
+    click.echo(f"{name}: gone")

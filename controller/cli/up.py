@@ -1,0 +1,235 @@
+"""`bellhop up`: a whole network with one command, and nothing left when it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from controller.cli.document import fail, load
+from controller.cli.emulate import DEVICE_TIMES, MININET
+
+if TYPE_CHECKING:
+    from topologies.emulation.workspace import Workspace
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+PR_SET_PDEATHSIG = 1
+
+
+@click.command()
+@click.argument("topology")
+@click.option("--for", "for_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End by itself after so long.")
+@click.option("--directory", type=click.Path(path_type=Path, file_okay=False), help="Where certificates, keys, stores and logs go.")
+@click.option("--keep", is_flag=True, help="Go on with the services and keys of the last run in this directory.")
+@click.option("--any-ports", is_flag=True, help="Use free ports instead of the usual ones.")
+@DEVICE_TIMES
+@MININET
+def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, any_ports: bool, device_times: str, mininet: bool) -> None:
+    """Bring up TOPOLOGY: the controller, emulated devices and KMEs, on loopback. Ctrl-C ends all of it.
+
+    TOPOLOGY is a YAML file, or the name of a network that comes with Bellhop (sandbox, secoqc).
+
+    \b
+    Examples:
+      bellhop up sandbox
+      bellhop up topologies/secoqc.yaml --for 60
+      sudo bellhop up sandbox --mininet
+    """
+    from topologies.emulation.workspace import lay_out
+
+    network = load(topology)
+    state_home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    directory = (directory or state_home / "bellhop" / network.name).resolve()
+    if not keep and directory.exists():
+        for left in directory.glob("*.db*"):
+            left.unlink()
+    workspace = lay_out(network, directory, any_ports=any_ports)
+    _refuse_taken_ports(workspace)
+    programs = Programs(directory)
+    with programs.running(), _stop_signals():
+        try:
+            _start(programs, workspace, device_times, mininet)
+            _introduce(workspace)
+            _watch(programs, workspace, for_s)
+        except KeyboardInterrupt:
+            pass
+    click.echo("stopped: nothing is left running")
+
+
+@dataclass(slots=True)
+class Programs:
+    """The child processes, by name, each with a log file of its own; they die with this process, however it ends."""
+
+    directory: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *arguments: str) -> None:
+        with (self.directory / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-c", "from controller.cli import main; main()", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def ended(self) -> str | None:
+        """What to say of a program that has ended by itself; None while all run."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                log = self.directory / f"{name}.log"
+                last = "\n  ".join(log.read_text(errors="replace").splitlines()[-8:])
+                return f"{name} ended with exit code {process.returncode}; {log} ends with:\n  {last}"
+        return None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Stop every program on leaving, the last started first."""
+        try:
+            yield
+        finally:
+            for name, process in reversed(self.processes.items()):
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    click.echo(f"{name} does not stop; it is killed", err=True)
+                    process.kill()
+                    process.wait()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_taken_ports(workspace: Workspace) -> None:
+    wanted = {"the controller's API": workspace.api, "OpenFlow": f"//127.0.0.1:{workspace.openflow[1]}", "the emulator": workspace.emulator}
+    for name, node in workspace.topology.nodes():
+        for what, address in (("the KME of", node.kme), ("the optical switch", node.address)):
+            if address is not None:
+                wanted[f"{what} {name}"] = f"//{address}"
+    taken = []
+    for what, url in wanted.items():
+        parts = urlsplit(url)
+        try:
+            socket.create_server((parts.hostname or "127.0.0.1", parts.port or 0)).close()
+        except OSError as error:
+            taken.append(f"port {parts.port} for {what}: {error.strerror}")
+    if taken:
+        fail("\n".join(taken) + "\nstop what holds them (`ss -ltnp` names it), or use free ports: bellhop up ... --any-ports")
+
+
+def _start(programs: Programs, workspace: Workspace, device_times: str, mininet: bool) -> None:
+    ports = ["--api-port", str(urlsplit(workspace.api).port), "--openflow-port", str(workspace.openflow[1])]
+    ports += ["--emulator-port", str(urlsplit(workspace.emulator).port)]
+    programs.start("kme", "kme", "--config", str(workspace.kmes))
+    options = ["--device-times", device_times, *(["--mininet"] if mininet else [])]
+    programs.start("emulator", "emulate", str(workspace.network), "--directory", str(workspace.directory), *ports, *options)
+    programs.start("controller", "run", "--config", str(workspace.settings), "--verbose")
+    deadline = time.monotonic() + START_TIMEOUT_S
+    for what, url, path in (("emulated devices", workspace.emulator, "/state"), ("controller", workspace.api, "/readyz")):
+        while (answer := _get(url, path)) is None or answer.get("ready") is False:
+            ended = programs.ended()
+            if ended is not None:
+                fail(ended)
+            if time.monotonic() > deadline:
+                waiting = (answer or {}).get("waiting_for")
+                fail(
+                    f"the {what} did not come up in {START_TIMEOUT_S:g} s"
+                    + (f", waiting for {waiting}" if waiting else "")
+                    + f"; see {workspace.directory}"
+                )
+            time.sleep(0.1)
+
+
+def _introduce(workspace: Workspace) -> None:
+    """Say what was started and where."""
+    click.echo(f"{workspace.topology.name} is up")
+    click.echo(f"  API        {workspace.api}/api/v1/topology   metrics {workspace.api}/metrics")
+    click.echo(f"  OpenFlow   {workspace.openflow[0]}:{workspace.openflow[1]}   emulator {workspace.emulator}")
+    for name, node in workspace.topology.nodes():
+        if node.kme is not None:
+            click.echo(f"  KME        https://{node.kme}   {name}, for {', '.join(workspace.topology.saes(name))}")
+        if node.address is not None:
+            click.echo(f"  NETCONF    {node.address}   {name}")
+    click.echo(f"  files      {workspace.directory} (certificates in pki/, logs beside it)")
+    if workspace.api != "http://127.0.0.1:8480":
+        click.echo(f"  for the command line: export BELLHOP_SERVER={workspace.api} BELLHOP_EMULATOR={workspace.emulator}")
+
+
+def _watch(programs: Programs, workspace: Workspace, for_s: float | None) -> None:
+    """Keep a line of state, rewritten on a terminal and printed when it changes elsewhere, until the time is over or something ends."""
+    begun = time.monotonic()
+    shown = ""
+    while for_s is None or time.monotonic() - begun < for_s:
+        ended = programs.ended()
+        if ended is not None:
+            fail(ended)
+        state = _state(workspace)
+        if sys.stdout.isatty():
+            click.echo(f"\r\x1b[K{time.monotonic() - begun:5.0f} s  {state}", nl=False)
+        elif state != shown:
+            click.echo(state)
+        shown = state
+        time.sleep(min(1.0, max(0.0, for_s - (time.monotonic() - begun))) if for_s is not None else 1.0)
+    if sys.stdout.isatty():
+        click.echo()
+
+
+def _state(workspace: Workspace) -> str:
+    devices, services = _get(workspace.api, "/api/v1/devices"), _get(workspace.api, "/api/v1/services")
+    if devices is None or services is None:
+        return "the controller does not answer"
+    connected = sum(each["connected"] for each in devices["devices"])
+    counts: dict[str, int] = {}
+    for each in services["services"]:
+        counts[each["state"]] = counts.get(each["state"], 0) + 1
+    told = (
+        ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet (try: bellhop service create key alice bob)"
+    )
+    return f"devices {connected}/{len(devices['devices'])}  services: {told}"
+
+
+def _get(url: str, path: str) -> dict[str, Any] | None:
+    """The JSON answer, or None when there is none yet."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        return answer
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()

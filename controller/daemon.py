@@ -1,0 +1,170 @@
+"""The composition root: builds every part of the controller, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from controller.config import Settings
+from controller.network import document
+from controller.network.events import LinkMeasured, LinkStateChanged, NetworkEvent
+from controller.network.topology import Topology
+from controller.northbound.api import serve
+from controller.northbound.face import Face
+from controller.services.desired import Book
+from controller.services.desk import Desk
+from controller.services.planner import Planner
+from controller.services.reconciler import Reconciler
+from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, PortChanged, QkdLinkReport
+from controller.southbound.drivers.kme import Kme
+from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
+from controller.southbound.drivers.optical_switch import OpticalSwitch
+from controller.southbound.netconf.session import Credentials
+from controller.southbound.openflow.listener import OpenFlowListener
+from controller.store.sqlite import Store
+from controller.telemetry.events import EventLog
+
+log = logging.getLogger(__name__)
+
+LAG_PROBE_S = 0.1
+
+
+@dataclass(slots=True)
+class Daemon:
+    """The running controller: its parts, for whoever looks at them."""
+
+    topology: Topology
+    devices: dict[str, Device]
+    listener: OpenFlowListener
+    reconciler: Reconciler
+    desk: Desk
+    events: EventLog
+    api: str = ""
+    dark_ports: set[tuple[str, str]] = field(default_factory=set)
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator[Daemon]:
+    """Run the controller while the context lasts. Leaving it stops the controller and leaves the devices as they are.
+
+    Raises WrongDocument, StoreError, or OSError naming a port that is taken.
+    """
+    topology = document.load(settings.network)
+    async with AsyncExitStack() as stack:
+        store = Store(settings.store)
+        stack.callback(store.close)
+        planner = Planner()
+        stack.callback(planner.close)
+        listener = await stack.enter_async_context(OpenFlowListener(settings.openflow.host, settings.openflow.port))
+        devices = {device.name: device for device in _devices(topology, settings, listener)}
+        events, book = EventLog(), Book(store)
+        desk: Desk
+        reconciler = Reconciler(
+            devices, book, lambda read, refused: desk.settled(read, refused), lambda: desk.light_order(), observe=observe
+        )
+        desk = Desk(topology, book, planner, reconciler, events, store)
+        daemon = Daemon(topology, devices, listener, reconciler, desk, events)
+        face = Face(topology, devices, listener, reconciler, desk, events, time.time())
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        heard = [(device, device.events()) for device in devices.values()]
+        owned = [tasks.create_task(_follow(daemon, device, stream), name=f"events of {device.name}") for device, stream in heard]
+        owned += [tasks.create_task(device.run(), name=f"session of {device.name}") for device in devices.values()]
+        owned += [tasks.create_task(reconciler.run(), name="reconciler"), tasks.create_task(desk.run(), name="desk")]
+        owned.append(tasks.create_task(_measure_lag(face), name="loop lag"))
+        daemon.api = await stack.enter_async_context(serve(face, settings.api.host, settings.api.port))
+        events.publish("controller.started", network=topology.name, observe=observe)
+        try:
+            yield daemon
+        finally:
+            for task in owned:
+                task.cancel()
+
+
+def _devices(topology: Topology, settings: Settings, listener: OpenFlowListener) -> Iterator[Device]:
+    """A driver for every node that names how it is reached. What the settings lack for that is said in the log."""
+    for name, node in topology.nodes("openflow-switch"):
+        yield OpenFlowSwitch(name, int(node.dpid or "0", 16), listener)
+    for name, node in topology.nodes("optical-switch"):
+        if node.address is None:
+            log.warning("%s has no address in the document: it is not controlled", name)
+        elif settings.netconf is None:
+            log.warning("%s is not controlled: the settings have no netconf section", name)
+        else:
+            password = settings.netconf.password_file.read_text().strip() if settings.netconf.password_file else None
+            credentials = Credentials(settings.netconf.username, settings.netconf.known_hosts, settings.netconf.client_key, password)
+            yield OpticalSwitch(name, node.address, credentials)
+    tls: ssl.SSLContext | None = None
+    for name, node in topology.nodes():
+        if node.kme is None:
+            continue
+        if settings.kme is None:
+            log.warning("the KME of %s is not controlled: the settings have no kme section", name)
+            continue
+        if tls is None:
+            tls = ssl.create_default_context(cafile=settings.kme.ca)
+            tls.load_cert_chain(settings.kme.cert, settings.kme.key)
+        yield Kme(name, f"https://{node.kme}", tls)
+
+
+async def _follow(daemon: Daemon, device: Device, stream: AsyncIterator[DeviceEvent]) -> None:
+    """Turn one device's events into network events and work for the reconciler."""
+    async for event in stream:
+        match event:
+            case Connected():
+                daemon.events.publish("device.connected", device=device.name)
+                daemon.reconciler.mark([device.name])
+            case Disconnected(_, reason):
+                daemon.events.publish("device.disconnected", device=device.name, reason=reason)
+            case Changed(_, what):
+                daemon.events.publish("device.changed", device=device.name, what=what)
+                daemon.reconciler.mark([device.name])
+            case PortChanged(_, port, up):
+                daemon.events.publish("port.up" if up else "port.down", device=device.name, port=port)
+                (daemon.dark_ports.discard if up else daemon.dark_ports.add)((device.name, str(port)))
+                _take(daemon, _cable_state(daemon, device.name, str(port)))
+                daemon.reconciler.mark([device.name])
+            case QkdLinkReport():
+                _take(daemon, _qkd_report(daemon.topology, event))
+
+
+def _take(daemon: Daemon, events: list[NetworkEvent]) -> None:
+    for event in events:
+        if daemon.topology.apply(event) and isinstance(event, LinkStateChanged):
+            daemon.desk.network_changed(event, better=event.up)
+
+
+def _cable_state(daemon: Daemon, device: str, port: str) -> list[NetworkEvent]:
+    """An ethernet link is up when neither of its ports has lost its signal. Of fibres a dark port alone proves nothing."""
+    return [
+        LinkStateChanged(link.id, all((end.node, end.port) not in daemon.dark_ports for end in (link.a, link.b)))
+        for link in daemon.topology.links("ethernet")
+        if any((end.node, end.port) == (device, port) for end in (link.a, link.b))
+    ]
+
+
+def _qkd_report(topology: Topology, report: QkdLinkReport) -> list[NetworkEvent]:
+    """What a KME says of a QKD link. A switched link that makes no key is no fault: it lives and dies with its lightpath."""
+    with suppress(LookupError):
+        link = topology.link(report.link)
+        events: list[NetworkEvent] = [] if link.switched else [LinkStateChanged(link.id, report.up)]
+        if report.up:
+            events.append(LinkMeasured(link.id, "rate_bps", report.rate_bps))
+            if report.qber is not None:
+                events.append(LinkMeasured(link.id, "qber", report.qber))
+        return events
+    log.warning("%s reports a QKD link '%s' that the document does not have", report.device, report.link)
+    return []
+
+
+async def _measure_lag(face: Face) -> None:
+    """How much later than asked the event loop wakes us: what every session waits at most."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_PROBE_S
+        await asyncio.sleep(LAG_PROBE_S)
+        face.observe_lag(max(0.0, loop.time() - due))

@@ -1,0 +1,60 @@
+"""A service: what somebody asked for and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from controller.services.app import Plan
+
+ServiceState = Literal["REQUESTED", "PLANNED", "PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING", "REMOVING", "FAILED"]
+
+TRANSITIONS: Mapping[ServiceState, frozenset[ServiceState]] = {
+    "REQUESTED": frozenset({"PLANNED", "FAILED", "REMOVING"}),
+    "PLANNED": frozenset({"PROGRAMMING", "FAILED", "REMOVING"}),
+    "PROGRAMMING": frozenset({"ACTIVE", "DEGRADED", "REPAIRING", "FAILED", "REMOVING"}),
+    "ACTIVE": frozenset({"DEGRADED", "REPAIRING", "REMOVING"}),
+    "DEGRADED": frozenset({"REPAIRING", "ACTIVE", "FAILED", "REMOVING"}),
+    "REPAIRING": frozenset({"ACTIVE", "DEGRADED", "FAILED", "REMOVING"}),
+    "REMOVING": frozenset(),
+    "FAILED": frozenset({"PLANNED", "REPAIRING", "REMOVING"}),
+}
+"""Where a service may go from each state. A service that was removed is gone; a failed one is tried again when the network changes."""
+
+ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+
+
+class Service(BaseModel):
+    """One service. `parent` names the service this one is a companion of. Times are seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: ServiceId
+    kind: str
+    request: dict[str, Any]
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    state: ServiceState = "REQUESTED"
+    reason: str = ""
+    parent: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    created_s: float = 0.0
+    plan: Plan | None = None
+    served: bool = False
+    """Whether it was ever ACTIVE: from then on a plan that is being programmed is a repair."""
+
+    @property
+    def delivered(self) -> bool:
+        """Whether devices are to hold its plan now."""
+        return self.state in ("PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING")
+
+    def moved(self, state: ServiceState, reason: str = "", **changes: Any) -> Service:
+        """The service in another state. Raises ValueError when TRANSITIONS has no such step."""
+        if state != self.state and state not in TRANSITIONS[self.state]:
+            raise ValueError(f"service {self.id} cannot go from {self.state} to {state}")
+        return self.model_copy(update={"state": state, "reason": reason, "served": self.served or state == "ACTIVE", **changes})
+
+
+SERVICE: TypeAdapter[Service] = TypeAdapter(Service)

@@ -1,0 +1,57 @@
+"""The one place where the order of changes lives: which part of which device's diff goes before which. Pure.
+
+Light never lands on a half-built path and packets never meet a missing rule: optical removals go first (break before make: one port, one
+beam), then additions, from the receiver's switch back to the source's; key relay entries when the light is there, from the middle to the
+ends; for OpenFlow new rules from the far end back to the ingress, whose rules turn the traffic over, then removals (make before break).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from controller.southbound.device import CrossConnect, Diff, FlowRule, Item, KeyRelay, order
+
+Stage = dict[str, Diff]
+
+
+def stages(diffs: Iterable[Diff], light_order: Mapping[str, int]) -> list[Stage]:
+    """The diffs cut into stages; within one, devices are independent and go in parallel, one diff per device.
+
+    `light_order` numbers optical switches along their lightpaths from the source (0): additions go from the highest number down, so the
+    switch that the source feeds is last. Every item of the diffs is in exactly one stage.
+    """
+    numbered: dict[tuple[int, int], dict[str, tuple[list[Item], list[Item]]]] = {}
+
+    def put(rank: tuple[int, int], device: str, item: Item, *, remove: bool) -> None:
+        add_remove = numbered.setdefault(rank, {}).setdefault(device, ([], []))
+        add_remove[remove].append(item)
+
+    for each in diffs:
+        for item in each.remove:
+            put(_removal_rank(item, light_order.get(each.device, 0)), each.device, item, remove=True)
+        for item in each.add:
+            put(_addition_rank(item, light_order.get(each.device, 0)), each.device, item, remove=False)
+    return [
+        {device: Diff(device, add=order(add), remove=order(remove)) for device, (add, remove) in sorted(devices.items())}
+        for _, devices in sorted(numbered.items())
+    ]
+
+
+def _removal_rank(item: Item, place: int) -> tuple[int, int]:
+    match item:
+        case CrossConnect():
+            return 0, place  # the switch next to the source first: what follows is dark
+        case KeyRelay():
+            return 2, 0 if item.left is None or item.right is None else 1  # the ends stop asking before the middle stops answering
+        case FlowRule():
+            return 5, item.hop
+
+
+def _addition_rank(item: Item, place: int) -> tuple[int, int]:
+    match item:
+        case CrossConnect():
+            return 1, -place
+        case KeyRelay():
+            return 3, 1 if item.left is None or item.right is None else 0
+        case FlowRule():
+            return 4, -item.hop

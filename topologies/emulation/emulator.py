@@ -1,0 +1,169 @@
+"""An emulated network in one process: optical switches, QKD modules, OpenFlow switches and hosts, tied together by the fibre plant.
+
+Each device is a server or client on a real socket of its own. A small HTTP interface on loopback cuts and mends links and sends pings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import asyncssh
+from aiohttp import web
+
+from controller.network.model import Link
+from controller.network.topology import Topology, UnknownName
+from topologies.emulation import pki
+from topologies.emulation.frames import PingResult
+from topologies.emulation.optical_switch import EmulatedOpticalSwitch
+from topologies.emulation.plant import FibrePlant
+from topologies.emulation.qkd_modules import EmulatedQkdLink, ModuleEnd, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTimes:
+    """How long devices take: an optical switch to move its beams, a QKD pair to find each other again after the light came back."""
+
+    switching_s: float
+    resync_s: float
+
+
+DEVICE_TIMES: dict[Literal["demo", "lab"], DeviceTimes] = {
+    "demo": DeviceTimes(switching_s=0.025, resync_s=0.5),
+    "lab": DeviceTimes(switching_s=0.025, resync_s=60.0),
+}
+"""`lab`: 25 ms for a beam-steering switch; a minute for QKD modules without fast resynchronisation, of which 1 to 20 minutes are told.
+`demo`: the same switch, and modules with the sub-second resynchronisation of Krause et al., arXiv 2508.17770."""
+
+
+class Classical(Protocol):
+    """The classical half: emulated in this process, or Mininet."""
+
+    def running(self) -> Any: ...
+
+    async def set_link(self, link: Link, up: bool) -> None: ...
+
+    async def ping(self, source: str, target: str, count: int) -> PingResult: ...
+
+
+class Emulator:
+    """The emulated devices of a network whose every device has an address. `directory` holds `pki/` and `ssh/` (see workspace)."""
+
+    def __init__(self, topology: Topology, directory: Path, classical: Classical, times: DeviceTimes) -> None:
+        self.topology = topology
+        self.plant = FibrePlant(topology)
+        self.classical = classical
+        self._directory = directory
+        self._times = times
+        self.optical = {
+            name: EmulatedOpticalSwitch(name, node.ports or 2, node.sides != "single", times.switching_s, partial(self._committed, name))
+            for name, node in topology.nodes("optical-switch")
+        }
+        self.qkd: dict[str, EmulatedQkdLink] = {}
+        lit = self.plant.light()
+        for link in topology.links("qkd"):
+            light = lit.links[link.id]
+            ends = (self._module_end(link.a.node), self._module_end(link.b.node))
+            resync_s = times.resync_s if link.switched else 0.0
+            self.qkd[link.id] = EmulatedQkdLink(link.id, ends, Setting(light.live, light.rate_bps, light.qber), resync_s)
+
+    def _module_end(self, node: str) -> ModuleEnd:
+        certificate, key = pki.issue(self._directory / "pki", "qkd", node)
+        tls = ssl.create_default_context(cafile=self._directory / "pki" / "ca.crt")
+        tls.load_cert_chain(certificate, key)
+        return ModuleEnd(node, f"https://{self.topology.node(node).kme}", tls)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve every device while the context lasts."""
+        async with AsyncExitStack() as stack:
+            for name, switch in self.optical.items():
+                host, _, port = (self.topology.node(name).address or "127.0.0.1:0").rpartition(":")
+                host_key = asyncssh.read_private_key(self._directory / "ssh" / f"{name}.key")
+                await switch.start(host, int(port), authorized_keys=self._directory / "ssh" / "authorized_keys", host_key=host_key)
+                stack.push_async_callback(switch.close)
+            self._relight()
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            serving = [tasks.create_task(link.run(), name=link.link) for link in self.qkd.values()]
+            await stack.enter_async_context(self.classical.running())
+            try:
+                yield
+            finally:
+                for task in serving:
+                    task.cancel()
+
+    def _committed(self, switch: str, cross_connects: frozenset[tuple[int, int]]) -> None:
+        self.plant.cross_connects[switch] = cross_connects
+        self._relight()
+
+    def _relight(self) -> None:
+        """Tell every device what its light is now."""
+        lit = self.plant.light()
+        for name, switch in self.optical.items():
+            for port in range(1, switch.ports + 1):
+                switch.set_power(port, lit.power_dbm[name].get(port))
+        for link_id, light in lit.links.items():
+            now = Setting(light.live, light.rate_bps, light.qber)
+            if self.qkd[link_id].setting != now:
+                self.qkd[link_id].set(now.live, now.rate_bps, now.qber)
+
+    async def set_link(self, link_id: str, *, up: bool) -> None:
+        """Cut a fibre or a cable, or mend it. UnknownName when there is none of that id; ValueError for one that is no fibre or cable."""
+        link = self.topology.link(link_id)
+        if link.kind == "ethernet":
+            await self.classical.set_link(link, up)
+        elif link.kind in ("fibre", "free-space"):
+            (self.plant.cut.discard if up else self.plant.cut.add)(link_id)
+            self._relight()
+        else:
+            over = ", ".join(link.fibres) or "a lightpath"
+            raise ValueError(f"{link_id} is of kind {link.kind}, which is no glass to cut; cut what it rides on: {over}")
+
+
+def interface(emulator: Emulator) -> web.Application:
+    """The emulator's HTTP interface: `GET /state`, `POST /links/{id}/cut|restore`, `POST /ping`."""
+
+    async def state(request: web.Request) -> web.Response:
+        lit = emulator.plant.light()
+        return web.json_response(
+            {
+                "network": emulator.topology.name,
+                "cut": sorted(emulator.plant.cut),
+                "cross_connects": {name: sorted(switch.cross_connects) for name, switch in emulator.optical.items()},
+                "qkd": {
+                    link_id: {"live": light.live, "rate_bps": light.rate_bps, "qber": light.qber} for link_id, light in lit.links.items()
+                },
+            }
+        )
+
+    async def set_link(request: web.Request) -> web.Response:
+        link_id, action = request.match_info["link"], request.match_info["action"]
+        try:
+            await emulator.set_link(link_id, up=action == "restore")
+        except UnknownName as unknown:
+            return web.json_response({"detail": str(unknown)}, status=404)
+        except ValueError as wrong:
+            return web.json_response({"detail": str(wrong)}, status=409)
+        return web.json_response({"link": link_id, "up": action == "restore"})
+
+    async def ping(request: web.Request) -> web.Response:
+        try:
+            wanted = await request.json()
+            source, target, count = str(wanted["from"]), str(wanted["to"]), int(wanted.get("count", 3))
+        except (ValueError, KeyError, TypeError):
+            return web.json_response({"detail": 'send {"from": host, "to": host, "count": 3}'}, status=400)
+        try:
+            result = await emulator.classical.ping(source, target, max(1, min(count, 1000)))
+        except UnknownName as unknown:
+            return web.json_response({"detail": str(unknown)}, status=404)
+        return web.json_response({"sent": result.sent, "received": result.received, "rtts_ms": list(result.rtts_ms)})
+
+    app = web.Application()
+    app.add_routes([web.get("/state", state), web.post("/links/{link:[^/]+}/{action:cut|restore}", set_link), web.post("/ping", ping)])
+    return app
