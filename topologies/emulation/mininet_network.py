@@ -1,0 +1,359 @@
+"""The classical half of an emulated network with root: Mininet hosts in network namespaces, joined by Open vSwitch in user space.
+
+Interchangeable with `classical.ClassicalNetwork`, but for the links' latency and capacity, which are not imposed here: round trips are
+those of the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from controller.network.model import End, Link
+from controller.network.topology import Topology, UnknownName
+from topologies.emulation.frames import PingResult
+
+_TOOLS = {
+    "mnexec": "mininet",
+    "ovs-vswitchd": "openvswitch-switch",
+    "ovsdb-server": "openvswitch-switch",
+    "ovsdb-tool": "openvswitch-common",
+    "ovs-vsctl": "openvswitch-switch",
+    "ethtool": "ethtool",
+    "ifconfig": "net-tools",
+    "ip": "iproute2",
+    "ping": "iputils-ping",
+}
+"""The programs that are run, and the Debian packages they are in."""
+
+_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+_INTERFACE_NAME_MAX = 15
+_LAST_PORT = 65279
+"""Open vSwitch numbers ports from 1 to this."""
+_TAKEN_NAMES = frozenset({"lo", "all", "default", "ovs-netdev", "ovs-system"})
+"""What no interface can be called: the kernel's own names and those of Open vSwitch."""
+_TIMEOUT_S = 15
+_STATISTICS = re.compile(r"(\d+) packets transmitted, \d+ received")
+_REPLY = re.compile(r"icmp_seq=\d+ .*time=([0-9.]+) ms\s*$", re.MULTILINE)
+
+
+class MininetError(RuntimeError):
+    """Mininet or Open vSwitch cannot be had, or failed. The text says what, and what to do."""
+
+
+def interface_names(topology: Topology) -> dict[str, str]:
+    """What each node at an ethernet link is called in Mininet, where `name-eth<port>` must fit the kernel's 15 characters.
+
+    A name that fits stays. In place of the others come s1, s2, ... for switches and h1, h2, ... for all else, by their order in the
+    document, leaving out what the document itself uses.
+    """
+    ends = [end for link in topology.links("ethernet") for end in (link.a, link.b)]
+    digits = {name: max((len(end.port or "") for end in ends if end.node == name), default=0) for name, _ in topology.nodes()}
+    names: dict[str, str] = {}
+    for name, node in topology.nodes():
+        if node.kind not in ("openflow-switch", "host") and not any(end.node == name for end in ends):
+            continue
+        names[name] = name
+        if name in _TAKEN_NAMES or len(f"{name}-eth") + max(digits[name], 2) > _INTERFACE_NAME_MAX:
+            letter, number = "s" if node.kind == "openflow-switch" else "h", 1
+            while f"{letter}{number}" in topology.graph or f"{letter}{number}" in names.values():
+                number += 1
+            names[name] = f"{letter}{number}"
+    return names
+
+
+def prefix_length(addresses: Iterable[str]) -> int:
+    """Length of the longest prefix, of at most 24 bits, that holds these IPv4 addresses as hosts of one network."""
+    ips = [ipaddress.IPv4Address(address) for address in addresses]
+    network = ipaddress.IPv4Network((ips[0], 24), strict=False) if ips else ipaddress.IPv4Network("10.0.0.0/24")
+    while network.prefixlen and not all(network.network_address < ip < network.broadcast_address for ip in ips):
+        network = network.supernet()
+    return network.prefixlen
+
+
+def parse_ping(output: str) -> PingResult:
+    """What iputils' `ping` printed, as a result. MininetError when it holds no statistics: ping could not even send."""
+    statistics = _STATISTICS.search(output)
+    if statistics is None:
+        raise MininetError(f"ping sent nothing: {output.strip() or 'no output'}")
+    rtts_ms = tuple(float(text) for text in _REPLY.findall(output))
+    return PingResult(int(statistics[1]), len(rtts_ms), rtts_ms)
+
+
+class MininetNetwork:
+    """Hosts and switches of the document's ethernet links. `controller` is an IP address and a port; nodes that are neither switch nor
+    host are namespaces without an address, so that the switches' ports towards them exist.
+
+    The switches live in this process's network namespace. They are of the Open vSwitch that runs there; when none does, one is started
+    whose database, sockets and logs are in `directory`/openvswitch, and stopped in the end. While the network starts and stops,
+    `os.environ` holds `environment`, because Mininet's own commands inherit it.
+    """
+
+    def __init__(self, topology: Topology, controller: tuple[str, int], directory: Path) -> None:
+        self.names = interface_names(topology)
+        """The names in Mininet and Open vSwitch, by the document's."""
+        self.environment: dict[str, str] = {}
+        """What `ovs-vsctl` and `ovs-ofctl` must have in their environment to see these switches; known while it runs."""
+        self.pids: dict[str, int] = {}
+        """The process in whose namespace a host is: `mnexec -a PID command` runs a command there. Empty unless it runs."""
+        self._controller = controller
+        self._directory = directory / "openvswitch"
+        self._switches = {name: node.dpid or "" for name, node in topology.nodes("openflow-switch")}
+        # As in ClassicalNetwork, a cable whose port at a switch is not told is not plugged in.
+        self._links = [link for link in topology.links("ethernet") if all(e.port or e.node not in self._switches for e in (link.a, link.b))]
+        self._addresses = {name: node.ip for name, node in topology.nodes("host") if node.ip and node.mac}
+        self._macs = {name: node.mac for name, node in topology.nodes("host")}
+
+    def _interface(self, end: End) -> str | None:
+        """The interface of a switch's port; None for an end that is at no switch."""
+        return f"{self.names[end.node]}-eth{int(end.port)}" if end.node in self._switches and end.port else None
+
+    def _ports(self) -> dict[str, int]:
+        """Port numbers by switch interface."""
+        ends = [end for link in self._links for end in (link.a, link.b)]
+        return {interface: int(end.port or 0) for end in ends if (interface := self._interface(end))}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The network is up while the context lasts. MininetError when it cannot be; then, too, nothing is left behind."""
+        stack = ExitStack()
+        try:
+            await _to_the_end(partial(self._start, stack))
+            yield
+        finally:
+            await _to_the_end(partial(self._stop, stack))
+
+    async def set_link(self, link: Link, up: bool) -> None:
+        """Cut an ethernet link, or mend it; both switches see their port go."""
+        for interface in filter(None, map(self._interface, (link.a, link.b))):
+            output, failed = await _communicate("ip", "link", "set", "dev", interface, "up" if up else "down")
+            if failed:
+                raise MininetError(f"{link.id}: interface {interface} cannot be set {'up' if up else 'down'}: {output.strip()}")
+
+    async def ping(self, source: str, target: str, count: int) -> PingResult:
+        """Pings between two hosts, one each 0.2 s. UnknownName when one is no host here."""
+        for name in (source, target):
+            if name not in self._addresses:
+                raise UnknownName("host", name, self._addresses)
+        if source not in self.pids:
+            raise MininetError(f"{source} cannot ping: the network does not run")
+        ping = ("ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", self._addresses[target])
+        output, _ = await _communicate("mnexec", "-a", str(self.pids[source]), *ping)
+        return parse_ping(output)
+
+    def _start(self, stack: ExitStack) -> None:
+        self._check_machine()
+        private = not _open_vswitch_here()
+        self.environment = {"OVS_CTL_TIMEOUT": str(_TIMEOUT_S)}
+        if private:
+            run = str(self._directory.absolute())
+            self.environment |= {"OVS_RUNDIR": run, "OVS_DBDIR": run, "OVS_LOGDIR": run}
+        with _environment(self.environment):
+            if private:
+                _start_open_vswitch(self._directory.absolute(), stack)
+            elif clash := sorted(set(_run("ovs-vsctl", "list-br").split()) & set(self.names.values())):
+                raise MininetError(
+                    f"Open vSwitch already has bridges called {', '.join(clash)}: rename the switches in the topology document, or, "
+                    f"when they are what a killed run left, remove them (`ovs-vsctl del-br {clash[0]}`)"
+                )
+            self._build(stack)
+
+    def _stop(self, stack: ExitStack) -> None:
+        with _environment(self.environment):
+            stack.close()
+        self.pids = {}
+
+    def _check_machine(self) -> None:
+        if os.geteuid() != 0:
+            raise MininetError("Mininet needs root, for network namespaces: run with sudo, or without --mininet")
+        if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
+            packages = " ".join(sorted({_TOOLS[tool] for tool in missing}))
+            raise MininetError(f"not installed: {', '.join(missing)}; on Debian and Ubuntu: apt install {packages}")
+        if too_high := [interface for interface, port in self._ports().items() if port > _LAST_PORT]:
+            raise MininetError(
+                f"Open vSwitch has no port above {_LAST_PORT}, as for {', '.join(too_high)}: number it lower in the document"
+            )
+        existing = {name for _, name in socket.if_nameindex()}
+        if clash := sorted(existing & {*self._ports(), *(self.names[switch] for switch in self._switches)}):
+            raise MininetError(
+                f"this machine already has interfaces called {', '.join(clash)}: rename the switches in the topology document, or, "
+                f"when they are what a killed run left, remove them (`ip link del {clash[0]}`)"
+            )
+
+    def _build(self, stack: ExitStack) -> None:
+        mininet = _mininet()
+        stack.callback(self._remove_interfaces)
+        network = mininet(build=False, controller=None)
+        stack.callback(lambda: [node.terminate() for node in (*network.hosts, *network.switches)])
+        stack.callback(network.stop)
+        prefix = prefix_length(self._addresses.values())
+        for name, short in self.names.items():
+            if name in self._switches:
+                network.addSwitch(short, dpid=self._switches[name], datapath="user", protocols="OpenFlow13", failMode="secure", batch=True)
+            else:
+                address = f"{self._addresses[name]}/{prefix}" if name in self._addresses else None
+                self.pids[name] = network.addHost(short, ip=address, mac=self._macs.get(name)).pid
+        for link in self._links:
+            ports = [int(end.port or 0) if self._interface(end) else None for end in (link.a, link.b)]
+            network.addLink(self.names[link.a.node], self.names[link.b.node], port1=ports[0], port2=ports[1])
+        network.build()
+        for host in network.hosts:
+            for interface in host.intfNames():
+                # A segment whose checksum is left to hardware that a veth pair does not have is dropped by its receiver.
+                output, error, status = host.pexec("ethtool", "-K", interface, "tx", "off")
+                if status:
+                    raise MininetError(f"{interface}: checksum offload cannot be turned off: {(error or output).strip()}")
+        network.start()
+        self._connect()
+
+    def _connect(self) -> None:
+        """Point the switches at the controller, and see that they are as they should be: ovs-vsctl succeeds although a port failed."""
+        host, port = self._controller
+        target = f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
+        commands: list[str] = []
+        for name in self._switches:
+            bridge = self.names[name]
+            commands += ["--", "set-controller", bridge, target, "--", "set", "controller", bridge, "max_backoff=1000"]
+        _run("ovs-vsctl", *commands[1:])
+        rows = json.loads(_run("ovs-vsctl", "--format=json", "--columns=name,ofport", "list", "Interface"))["data"]
+        actual = dict(rows)
+        if wrong := [f"{interface} (port {port})" for interface, port in self._ports().items() if actual.get(interface) != port]:
+            log = Path(self.environment.get("OVS_LOGDIR", "/var/log/openvswitch")) / "ovs-vswitchd.log"
+            raise MininetError(f"Open vSwitch did not take {', '.join(wrong)}: {log} says why")
+
+    def _remove_interfaces(self) -> None:
+        """What Mininet did not get to: cables that were half made when it failed."""
+        for interface in {name for _, name in socket.if_nameindex()} & self._ports().keys():
+            subprocess.run(["ip", "link", "del", interface], capture_output=True, timeout=_TIMEOUT_S)
+
+
+def _mininet() -> Callable[..., Any]:
+    try:
+        from mininet.net import Mininet
+    except ImportError as error:
+        raise MininetError(f"Mininet cannot be imported ({error}): pip install 'bellhop-sdn[mininet]' and apt install mininet") from error
+    return Mininet  # type: ignore[no-any-return]
+
+
+def _open_vswitch_here() -> bool:
+    """Whether the machine's Open vSwitch runs in this network namespace. MininetError when another one does.
+
+    Two user-space switches cannot share a namespace: both need a tap interface called `ovs-netdev`, and the second one's bridges fail.
+    """
+    here = Path("/proc/self/ns/net").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            found = (process / "comm").read_text() == "ovs-vswitchd\n" and (process / "ns/net").readlink() == here
+        except OSError:  # it ended meanwhile
+            continue
+        if found:
+            pid_file = Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch")) / "ovs-vswitchd.pid"
+            if pid_file.exists() and pid_file.read_text().strip() == process.name:
+                return True
+            raise MininetError(
+                f"an Open vSwitch that is not the machine's service (process {process.name}) has this network namespace, "
+                f"where there can be only one: end that program, or start this one with `unshare -n`"
+            )
+    return False
+
+
+def _start_open_vswitch(directory: Path, stack: ExitStack) -> None:
+    """Start a database and a switch daemon with everything in `directory`; they end with `stack`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    database, server = directory / "conf.db", directory / "db.sock"
+    database.unlink(missing_ok=True)
+    _run("ovsdb-tool", "create", str(database), str(_SCHEMA))
+    # --disable-system: a daemon that finds bridges in the kernel which are not in its database removes them.
+    for command in (
+        ["ovsdb-server", str(database), f"--remote=punix:{server}"],
+        ["ovs-vswitchd", f"unix:{server}", "--disable-system"],
+    ):
+        with (directory / f"{command[0]}.log").open("wb") as log:
+            # In a session of its own, Ctrl-C at the terminal does not end it before Mininet has taken the network down.
+            daemon = subprocess.Popen([*command, "--pidfile"], stdout=log, stderr=log, start_new_session=True)
+        stack.callback(_end, daemon)
+    try:
+        _run("ovs-vsctl", "--retry", "init")
+    except MininetError as error:
+        raise MininetError(f"Open vSwitch does not start: the logs in {directory} say why ({error})") from error
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * _TIMEOUT_S)
+    if done.returncode:
+        raise MininetError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+async def _communicate(*command: str) -> tuple[str, bool]:
+    """What a command printed, and whether it failed. It is killed when the caller is cancelled."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return output.decode(errors="replace"), process.returncode != 0
+
+
+async def _to_the_end(work: Callable[[], None]) -> None:
+    """Do blocking work in a thread. A thread cannot be cancelled, so a cancelled caller waits for its end."""
+    running = asyncio.ensure_future(asyncio.to_thread(_told_as_mininet_error, work))
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            cancelled = True
+    failure = running.exception()
+    if cancelled:
+        raise asyncio.CancelledError from failure
+    if failure:
+        raise failure
+
+
+def _told_as_mininet_error(work: Callable[[], None]) -> None:
+    """Mininet raises bare Exceptions, and where it thinks that all is lost it ends the program."""
+    try:
+        work()
+    except MininetError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise MininetError(f"Mininet failed: {error!r}; what it has to say is on the standard error output") from error
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
