@@ -93,7 +93,13 @@ def every_set(topology: Topology, shares: int, avoid: frozenset[str]) -> list[tu
 
 
 @settings(max_examples=400, deadline=None)
-@given(networks(), st.integers(1, 3), st.none() | st.integers(0, 3), st.sampled_from([0, 0, 2, 4]), st.sampled_from([(), (), ("n2",), ("n2", "q3")]))
+@given(
+    networks(),
+    st.integers(1, 3),
+    st.none() | st.integers(0, 3),
+    st.sampled_from([0, 0, 2, 4]),
+    st.sampled_from([(), (), ("n2",), ("n2", "q3")]),
+)
 def test_no_set_of_paths_is_wider(topology: Topology, shares: int, most: int | None, rate: float, avoid: tuple[str, ...]) -> None:
     avoid = tuple(name for name in avoid if name in topology.graph)
     found = every_set(topology, shares, frozenset(avoid))
@@ -107,7 +113,9 @@ def test_no_set_of_paths_is_wider(topology: Topology, shares: int, most: int | N
             assert -min(allowed)[0] < rate
         elif refused.constraint == "shares":
             assert refused.best is not None and refused.best < shares
-            assert every_set(topology, int(refused.best), frozenset(avoid)) and not every_set(topology, int(refused.best) + 1, frozenset(avoid))
+            assert every_set(topology, int(refused.best), frozenset(avoid)) and not every_set(
+                topology, int(refused.best) + 1, frozenset(avoid)
+            )
         elif refused.constraint == "max_trusted_nodes":
             fewest = [len(hops) - 1 for hops in every_path(topology, "n0", "n1", frozenset(avoid))]
             assert refused.best in {min(fewest), min((size[1] for size in sizes), default=None)}
@@ -130,7 +138,11 @@ def test_no_set_of_paths_is_wider(topology: Topology, shares: int, most: int | N
 def test_an_entangled_segment_is_the_best_of_all_chains(data: st.DataObject) -> None:
     """Between two users over repeaters in parallel and in a row: the rate is the best of every chain and every choice of rounds."""
     stations = {f"r{number}": Swap(success=data.draw(st.sampled_from([0.5, 0.9, 1.0])), fidelity=0.995) for number in range(2)}
-    nodes = {"a": Node(kind="end-node"), "b": Node(kind="end-node"), **{name: Node(kind="repeater", swap=each) for name, each in stations.items()}}
+    nodes = {
+        "a": Node(kind="end-node"),
+        "b": Node(kind="end-node"),
+        **{name: Node(kind="repeater", swap=each) for name, each in stations.items()},
+    }
     figures = {
         ends: (data.draw(st.floats(1, 100)), data.draw(st.floats(0.85, 1)))
         for ends in (("a", "r0"), ("a", "r1"), ("r0", "r1"), ("r0", "b"), ("r1", "b"), ("a", "b"))
@@ -140,7 +152,9 @@ def test_an_entangled_segment_is_the_best_of_all_chains(data: st.DataObject) -> 
     for chain in (("a", "b"), ("a", "r0", "b"), ("a", "r1", "b"), ("a", "r0", "r1", "b"), ("a", "r1", "r0", "b")):
         hops = [figures.get(ends) or figures[ends[::-1]] for ends in pairwise(chain)]
         for rounds in product(range(7), repeat=len(hops)):
-            links_left = [(rate * recurrence(fidelity, k)[1], recurrence(fidelity, k)[0]) for (rate, fidelity), k in zip(hops, rounds, strict=True)]
+            links_left = [
+                (rate * recurrence(fidelity, k)[1], recurrence(fidelity, k)[0]) for (rate, fidelity), k in zip(hops, rounds, strict=True)
+            ]
             state, chance = werner(links_left[0][1]), 1.0
             for name, (_, fidelity) in zip(chain[1:-1], links_left[1:], strict=True):
                 state, chance = swap(state, werner(fidelity), stations[name].fidelity), chance * stations[name].success
@@ -256,13 +270,28 @@ def test_published_rates_of_vienna() -> None:
 
 def test_two_segments_over_one_repeater_count_its_links_once() -> None:
     """Key between a and b needs the relay t, and both ways to t lead over the one repeater r."""
-    nodes = {name: Node(kind="end-node") for name in "ab"} | {"t": Node(kind="trusted-node"), "r": Node(kind="repeater", swap=Swap(fidelity=0.99))}
+    nodes = {name: Node(kind="end-node") for name in "ab"} | {
+        "t": Node(kind="trusted-node"),
+        "r": Node(kind="repeater", swap=Swap(fidelity=0.99)),
+    }
     fidelities = {("a", "r"): 0.92, ("r", "t"): 1.0, ("r", "b"): 0.92}
     links = [Link(kind="entanglement", ends=ends, rate_hz=10, fidelity=fidelity) for ends, fidelity in fidelities.items()]
     topology = Topology("star", nodes, links)
     route = key(topology, "a", "b")
     assert route.trusted_nodes == ()
     assert min(key(topology, "a", "t").rate_bps, key(topology, "t", "b").rate_bps) > route.rate_bps
+
+
+def test_entangled_shares_are_disjoint_by_repeater() -> None:
+    """Two chains over r would be the better ones, but r may serve only one of the shares."""
+    nodes = {name: Node(kind="end-node") for name in "ab"} | {name: Node(kind="repeater") for name in "rs"}
+    links = [
+        Link(kind="entanglement", id=f"{'-'.join(ends)}{copy}", ends=ends, rate_hz=rate, fidelity=0.99)
+        for ends, rate in ((("a", "r"), 100), (("r", "b"), 100), (("a", "s"), 10), (("s", "b"), 10))
+        for copy in range(2 if "r" in ends else 1)
+    ]
+    route = key(Topology("parallel", nodes, links), "a", "b", shares=2)
+    assert {path.nodes for path in route.paths} == {("a", "r", "b"), ("a", "s", "b")}
 
 
 def test_a_search_that_met_its_bound_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +305,10 @@ def test_a_search_that_met_its_bound_says_so(monkeypatch: pytest.MonkeyPatch) ->
 def test_two_disjoint_paths_of_a_large_grid_are_found_and_proven() -> None:
     names = {(x, y): f"t{x}-{y}" for x in range(10) for y in range(10)}
     pairs = [(here, (x + dx, y + dy)) for here in names for x, y in [here] for dx, dy in ((1, 0), (0, 1)) if (x + dx, y + dy) in names]
-    links = [Link(kind="qkd", ends=(names[a], names[b]), rate_bps=1000 if {a[0], b[0]} & {0, 9} or {a[1], b[1]} & {0, 9} else 10) for a, b in pairs]
+    links = [
+        Link(kind="qkd", ends=(names[a], names[b]), rate_bps=1000 if {a[0], b[0]} & {0, 9} or {a[1], b[1]} & {0, 9} else 10)
+        for a, b in pairs
+    ]
     topology = Topology("grid", {name: Node(kind="trusted-node") for name in names.values()}, links)
     route = key(topology, "t0-0", "t9-9", shares=2)
     assert (route.rate_bps, len(route.trusted_nodes)) == (1000, 34)

@@ -40,7 +40,13 @@ def plants(draw: st.DrawFn) -> Topology:
     ports = ["a:1", "b:1", *(f"{name}:{port}" for name in nodes if name not in "ab" for port in range(1, 5))]
     shuffled = draw(st.permutations(ports))
     links = [
-        Link(kind="fibre", id=f"f{number}", ends=ends, loss_db=draw(st.sampled_from([0.1, 0.2, 1.0, 2.5])), admin=draw(st.sampled_from(["enabled"] * 6 + ["disabled"])))
+        Link(
+            kind="fibre",
+            id=f"f{number}",
+            ends=ends,
+            loss_db=draw(st.sampled_from([0.1, 0.2, 1.0, 2.5])),
+            admin=draw(st.sampled_from(["enabled"] * 6 + ["disabled"])),
+        )
         for number, ends in enumerate(zip(shuffled[::2], shuffled[1::2], strict=False))
         if ends[0].split(":")[0] != ends[1].split(":")[0]
     ]
@@ -106,7 +112,10 @@ def test_no_lightpath_loses_less(topology: Topology, taken: frozenset[Port]) -> 
 def test_sandbox_takes_the_shorter_trunk() -> None:
     route = light(sandbox(), "alice", "bob")
     assert list(route.to_json())[:4] == ["nodes", "links", "cross_connects", "loss_db"]
-    assert route.to_json()["cross_connects"] == [{"switch": "ocs1", "ingress": 1, "egress": 9}, {"switch": "ocs2", "ingress": 1, "egress": 9}]
+    assert route.to_json()["cross_connects"] == [
+        {"switch": "ocs1", "ingress": 1, "egress": 9},
+        {"switch": "ocs2", "ingress": 1, "egress": 9},
+    ]
     assert route.nodes == ("alice", "ocs1", "ocs2", "bob")
     assert route.links == ("trunk-a",)
     assert route.loss_db == pytest.approx(25 * 0.2 + 2 * 0.8)
