@@ -75,6 +75,13 @@ def test_sandbox_takes_the_two_fast_links() -> None:
     assert any("0.1 ms (assumed)" in line for line in route.explanation)
 
 
+def test_of_equally_fast_paths_the_one_of_fewest_hops_is_taken() -> None:
+    nodes = {name: Node(kind="openflow-switch", dpid=f"{number:016x}") for number, name in enumerate("abcz")}
+    ends = [("a:1", "b:1"), ("b:2", "c:1"), ("c:2", "z:1"), ("a:2", "c:3")]
+    links = [Link(kind="ethernet", ends=pair, latency_ms=latency) for pair, latency in zip(ends, (0.1, 0.2, 0.1, 0.3), strict=True)]
+    assert classical(Topology("tie", nodes, links), "a", "z").nodes == ("a", "c", "z")
+
+
 def test_a_link_that_is_down_is_avoided() -> None:
     topology = sandbox()
     topology.apply(events.LinkStateChanged("ethernet:s1--s2", up=False))

@@ -189,6 +189,25 @@ def test_a_fibre_straight_between_nodes_needs_no_switch() -> None:
     assert (route.ports, route.budget_db) == (("relay1", "relay2"), None)
 
 
+def test_light_does_not_come_back_through_a_port_it_left_by() -> None:
+    """a and b are on one side of switch o: light must go out and come back, and the cheapest way back is the fibre it went out on."""
+    switch = Node(kind="optical-switch", ports=4, insertion_loss_db=0.5)
+    nodes = {
+        "a": Node(kind="end-node"),
+        "b": Node(kind="end-node"),
+        "o": switch,
+        "x": switch,
+        "y": Node(kind="passive", losses_db={"1-2": 0.1}),
+    }
+    fibres = {("a:1", "o:1"): 0.1, ("b:1", "o:2"): 0.1, ("o:3", "x:1"): 0.1, ("x:3", "y:1"): 0.1, ("y:2", "x:4"): 0.1}
+    links = [Link(kind="fibre", id="-".join(ends), ends=ends, loss_db=loss) for ends, loss in fibres.items()]
+    assert refusal(Topology("loop", nodes, links), "a", "b").constraint == "reachability"
+    second = Link(kind="fibre", id="second", ends=("x:2", "o:4"), loss_db=9)
+    route = light(Topology("loops", nodes, [*links, second]), "a", "b")
+    assert route.ports == ("a:1", "o:1", "o:3", "x:1", "x:3", "y:1", "y:2", "x:4", "x:2", "o:4", "o:2", "b:1")
+    assert route.loss_db == pytest.approx(5 * 0.1 + 4 * 0.5 + 0.1 + 9)
+
+
 def test_a_search_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plant_module, "MAX_STEPS", 2)
     assert "too many loops" in str(refusal(sandbox(), "alice", "bob"))
