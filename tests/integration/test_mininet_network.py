@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -130,7 +131,7 @@ async def driven_network(directory: Path) -> None:
                 await drivers[switch].apply(Diff(switch, add=forwarding(to_h1, to_h4)))
             result = await network.ping("h1", "h4", 5)
             assert (result.sent, result.received, len(result.rtts_ms)) == (5, 5, 5)
-            assert all(0 < rtt_ms < 1000 for rtt_ms in result.rtts_ms)
+            assert all(rtt_ms > 0 for rtt_ms in result.rtts_ms)
             with pytest.raises(UnknownName, match="no host named 'h9'"):
                 await network.ping("h1", "h9", 1)
             assert flows(network, "s1").count("cookie=0xbe11") == 4
@@ -195,20 +196,28 @@ async def cancelled_while_starting(directory: Path) -> None:
     assert_nothing_left()
 
 
+async def killed_parts(directory: Path) -> None:
+    """A host and the switch daemon that were killed do not hold up the end."""
+    network = MininetNetwork(document.load(SANDBOX), ("127.0.0.1", 6653), directory)
+    async with asyncio.timeout(20), network.running():
+        os.kill(network.pids["h1"], signal.SIGKILL)
+        os.kill(int((directory / "openvswitch" / "ovs-vswitchd.pid").read_text()), signal.SIGKILL)
+    assert_nothing_left()
+
+
 async def clashes(directory: Path) -> None:
     """Interfaces and switches of others are named and left alone."""
     topology = document.load(SANDBOX)
     call("ip", "link", "add", "s2-eth1", "type", "veth", "peer", "name", "other")
-    with pytest.raises(MininetError, match=r"already has interfaces called s2-eth1: .*ip link del s2-eth1"):
+    with pytest.raises(MininetError, match=r"already has interfaces or bridges called s2-eth1: .*ip link del"):
         async with MininetNetwork(topology, ("127.0.0.1", 6653), directory / "a").running():
             pass
     assert {name for _, name in socket.if_nameindex()} == {"lo", "s2-eth1", "other"}
     call("ip", "link", "del", "s2-eth1")
 
-    long = document.parse(SANDBOX.read_text().replace("s1", "switch-a").replace("s2", "switch-b").replace("s3", "switch-c"))
     async with MininetNetwork(topology, ("127.0.0.1", 6653), directory / "a").running():
         with pytest.raises(MininetError, match=r"not the machine's service \(process \d+\).*unshare -n"):
-            async with MininetNetwork(long, ("127.0.0.1", 6653), directory / "b").running():
+            async with MininetNetwork(topology, ("127.0.0.1", 6653), directory / "b").running():
                 pass
     assert_nothing_left()
 
@@ -233,7 +242,7 @@ async def machine_with_open_vswitch(directory: Path) -> None:
         assert call("ovs-vsctl", "list-br").split() == ["mine"]
         assert {name for _, name in socket.if_nameindex()} == {"lo", "mine", "ovs-netdev"}
         call("ovs-vsctl", "--no-wait", "add-br", "s3", "--", "set", "bridge", "s3", "datapath_type=none-such")
-        with pytest.raises(MininetError, match=r"already has bridges called s3: .*ovs-vsctl del-br s3"):
+        with pytest.raises(MininetError, match=r"already has interfaces or bridges called s3: .*ovs-vsctl del-br"):
             async with network.running():
                 pass
         assert call("ovs-vsctl", "list-br").split() == ["mine", "s3"]
@@ -249,7 +258,7 @@ async def machine_with_open_vswitch(directory: Path) -> None:
 @pytest.mark.skipif(bool(MISSING), reason=f"apt install mininet openvswitch-switch ethtool: no {', '.join(MISSING)}")
 @pytest.mark.parametrize(
     "scenario",
-    [driven_network, failing_half_way, cancelled_while_starting, clashes, machine_with_open_vswitch],
+    [driven_network, failing_half_way, cancelled_while_starting, killed_parts, clashes, machine_with_open_vswitch],
     ids=lambda one: one.__name__,
 )
 def test_in_a_namespace_of_its_own(scenario: Callable[..., Any], tmp_path: Path) -> None:
@@ -347,7 +356,8 @@ def durations(dump: str) -> dict[str, float]:
 
 def assert_nothing_left() -> None:
     """No interface but loopback, and, /proc being the scenario's own, no process but this one; so no namespace of a host either."""
-    assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    interfaces = [name for _, name in socket.if_nameindex()]
+    assert interfaces == ["lo"], interfaces
     alive = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended, or a zombie

@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -155,18 +155,18 @@ class MininetNetwork:
     def _start(self, stack: ExitStack) -> None:
         self._check_machine()
         private = not _open_vswitch_here()
+        self._check_names(private)
+        bridges = [self.names[name] for name in self._switches]
         self.environment = {"OVS_CTL_TIMEOUT": str(_TIMEOUT_S)}
         if private:
             run = str(self._directory.absolute())
             self.environment |= {"OVS_RUNDIR": run, "OVS_DBDIR": run, "OVS_LOGDIR": run}
         with _environment(self.environment):
             if private:
+                stack.callback(_remove_interfaces, {*bridges, "ovs-netdev"})  # its tap interfaces outlive the daemon
                 _start_open_vswitch(self._directory.absolute(), stack)
-            elif clash := sorted(set(_run("ovs-vsctl", "list-br").split()) & set(self.names.values())):
-                raise MininetError(
-                    f"Open vSwitch already has bridges called {', '.join(clash)}: rename the switches in the topology document, or, "
-                    f"when they are what a killed run left, remove them (`ovs-vsctl del-br {clash[0]}`)"
-                )
+            else:
+                stack.callback(_run, "ovs-vsctl", "init", *(word for bridge in bridges for word in ("--", "--if-exists", "del-br", bridge)))
             self._build(stack)
 
     def _stop(self, stack: ExitStack) -> None:
@@ -184,19 +184,21 @@ class MininetNetwork:
             raise MininetError(
                 f"Open vSwitch has no port above {_LAST_PORT}, as for {', '.join(too_high)}: number it lower in the document"
             )
-        existing = {name for _, name in socket.if_nameindex()}
-        if clash := sorted(existing & {*self._ports(), *(self.names[switch] for switch in self._switches)}):
+
+    def _check_names(self, private: bool) -> None:
+        taken = {name for _, name in socket.if_nameindex()} | (set() if private else set(_run("ovs-vsctl", "list-br").split()))
+        if clash := sorted(taken & {*self._ports(), *(self.names[name] for name in self._switches)}):
             raise MininetError(
-                f"this machine already has interfaces called {', '.join(clash)}: rename the switches in the topology document, or, "
-                f"when they are what a killed run left, remove them (`ip link del {clash[0]}`)"
+                f"this machine already has interfaces or bridges called {', '.join(clash)}: rename the switches in the topology document, "
+                f"or, when they are what a killed run left, remove them (`ovs-vsctl del-br NAME` if Open vSwitch knows it, else `ip link del NAME`)"
             )
 
     def _build(self, stack: ExitStack) -> None:
         mininet = _mininet()
-        stack.callback(self._remove_interfaces)
         network = mininet(build=False, controller=None)
+        # Not Mininet's own stop: it asks the shell of each node, and waits for ever for one that has been killed.
         stack.callback(lambda: [node.terminate() for node in (*network.hosts, *network.switches)])
-        stack.callback(network.stop)
+        stack.callback(_remove_interfaces, self._ports().keys())  # the hosts' ends go with these
         prefix = prefix_length(self._addresses.values())
         for name, short in self.names.items():
             if name in self._switches:
@@ -221,21 +223,16 @@ class MininetNetwork:
         """Point the switches at the controller, and see that they are as they should be: ovs-vsctl succeeds although a port failed."""
         host, port = self._controller
         target = f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
-        commands: list[str] = []
+        commands = ["init"]
         for name in self._switches:
             bridge = self.names[name]
             commands += ["--", "set-controller", bridge, target, "--", "set", "controller", bridge, "max_backoff=1000"]
-        _run("ovs-vsctl", *commands[1:])
+        _run("ovs-vsctl", *commands)
         rows = json.loads(_run("ovs-vsctl", "--format=json", "--columns=name,ofport", "list", "Interface"))["data"]
         actual = dict(rows)
         if wrong := [f"{interface} (port {port})" for interface, port in self._ports().items() if actual.get(interface) != port]:
             log = Path(self.environment.get("OVS_LOGDIR", "/var/log/openvswitch")) / "ovs-vswitchd.log"
             raise MininetError(f"Open vSwitch did not take {', '.join(wrong)}: {log} says why")
-
-    def _remove_interfaces(self) -> None:
-        """What Mininet did not get to: cables that were half made when it failed."""
-        for interface in {name for _, name in socket.if_nameindex()} & self._ports().keys():
-            subprocess.run(["ip", "link", "del", interface], capture_output=True, timeout=_TIMEOUT_S)
 
 
 def _mininet() -> Callable[..., Any]:
@@ -296,6 +293,12 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
+
+
+def _remove_interfaces(names: Set[str]) -> None:
+    for name in names & {name for _, name in socket.if_nameindex()}:
+        # One end of a cable takes the other with it, so that some are gone by now.
+        subprocess.run(["ip", "link", "del", name], capture_output=True, timeout=_TIMEOUT_S)
 
 
 def _run(*command: str) -> str:
