@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import asyncssh
 from aiohttp import web
@@ -45,7 +45,11 @@ DEVICE_TIMES: dict[Literal["demo", "lab"], DeviceTimes] = {
 class Classical(Protocol):
     """The classical half: emulated in this process, or Mininet."""
 
-    def running(self) -> Any: ...
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+
+    async def flows(self) -> dict[str, list[str]]:
+        """The flow entries of every switch, a line of text each."""
+        ...
 
     async def set_link(self, link: Link, up: bool) -> None: ...
 
@@ -135,6 +139,7 @@ def interface(emulator: Emulator) -> web.Application:
             {
                 "network": emulator.topology.name,
                 "cut": sorted(emulator.plant.cut),
+                "flows": await emulator.classical.flows(),
                 "cross_connects": {name: sorted(switch.cross_connects) for name, switch in emulator.optical.items()},
                 "qkd": {
                     link_id: {"live": light.live, "rate_bps": light.rate_bps, "qber": light.qber} for link_id, light in lit.links.items()

@@ -1,0 +1,192 @@
+"""The promises of a running network, seen from outside: by curl, at the devices, and in the memory of the controller."""
+
+import base64
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def network(networks: Callable[..., Any]) -> Any:
+    running = networks()
+    running.start_controller()
+    return running
+
+
+def memory_of(pid: int) -> bytes:
+    """Everything readable in a process's memory."""
+    found = []
+    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            if "r" in rights and "[v" not in line:
+                start, end = (int(part, 16) for part in span.split("-"))
+                try:
+                    memory.seek(start)
+                    found.append(memory.read(end - start))
+                except OSError:
+                    continue
+    return b"".join(found)
+
+
+def test_the_same_key_on_both_sides_over_two_trusted_nodes_and_none_in_the_controller(network: Any) -> None:
+    service = network.create("key", "alice", "bob", rate_bps=500)
+    network.wait_active(service)
+    route = network.services()[service]["route"]
+    assert route["trusted_nodes"] == ["relay1", "relay2"]
+
+    deadline = time.monotonic() + 10
+    while network.sae("sae-alice", "alice", "sae-bob/status")["stored_key_count"] < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    taken = network.sae("sae-alice", "alice", "sae-bob/enc_keys", "-d", json.dumps({"number": 3}), "-H", "Content-Type: application/json")
+    wanted = {"key_IDs": [{"key_ID": key["key_ID"]} for key in taken["keys"]]}
+    given = network.sae("sae-bob", "bob", "sae-alice/dec_keys", "-d", json.dumps(wanted), "-H", "Content-Type: application/json")
+    assert len(taken["keys"]) == 3
+    assert taken["keys"] == given["keys"]
+    assert all(len(base64.b64decode(key["key"])) == 32 for key in given["keys"])
+
+    pid = network.processes["controller"].pid
+    memory = memory_of(pid)
+    assert service.encode() in memory, "the scan sees the controller's memory"
+    for key in given["keys"]:
+        raw = base64.b64decode(key["key"])
+        for form in (raw, key["key"].encode(), raw.hex().encode()):
+            assert form not in memory
+
+    network.kill_controller()
+    taken = network.sae("sae-bob", "bob", "sae-alice/enc_keys")
+    given = network.sae("sae-alice", "alice", f"sae-bob/dec_keys?key_ID={taken['keys'][0]['key_ID']}")
+    assert taken["keys"] == given["keys"]
+    stock = network.sae("sae-alice", "alice", "sae-bob/status")["stored_key_count"]
+    for _ in range(stock):
+        network.sae("sae-alice", "alice", "sae-bob/enc_keys")
+    time.sleep(3)
+    assert network.sae("sae-alice", "alice", "sae-bob/status")["stored_key_count"] > 0, "keys are relayed on without the controller"
+
+
+def test_a_dead_link_makes_services_find_another_way(network: Any) -> None:
+    key = network.create("key", "alice", "bob", rate_bps=200)
+    light = network.create("lightpath", "alice/q9", "bob/q9")
+    packets = network.create("connectivity", "h1", "h4")
+    network.wait_active()
+    assert network.emulator("POST", "/ping", {"from": "h1", "to": "h4", "count": 2})["received"] == 2
+
+    for link in ("fibre:relay1--relay2", "trunk-a", "ethernet:s2--s3"):
+        assert network.emulator("POST", f"/links/{link}/cut")["up"] is False
+
+    def ways() -> dict[str, list[str]]:
+        services = network.services()
+        key_nodes = services[key]["route"]["paths"][0]["nodes"]
+        return {"key": key_nodes, "light": services[light]["route"]["links"], "packets": services[packets]["route"]["nodes"]}
+
+    expected = {"key": ["alice", "relay3", "bob"], "light": ["trunk-b"], "packets": ["h1", "s1", "s3", "h4"]}
+    deadline = time.monotonic() + 15
+    while ways() != expected and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ways() == expected
+    network.wait_active()
+
+    state = network.emulator("GET", "/state")
+    assert state["cross_connects"] == {"ocs1": [[1, 10]], "ocs2": [[2, 9]]}
+    assert state["qkd"]["qkd:alice--bob"]["live"]
+    assert state["flows"]["s2"] == []
+    assert network.emulator("POST", "/ping", {"from": "h4", "to": "h1", "count": 2})["received"] == 2
+    assert network.differences() == {}
+
+
+def test_removal_leaves_no_residue_and_foreign_things_alone(network: Any) -> None:
+    before = network.emulator("GET", "/state")
+    for kind, *ends in (
+        ("key", "alice", "bob"),
+        ("connectivity", "h1", "h3"),
+        ("connectivity", "h2", "h4"),
+        ("lightpath", "alice/q9", "bob/q9"),
+    ):
+        network.create(kind, *ends)
+    network.wait_active()
+    during = network.emulator("GET", "/state")
+    assert during["cross_connects"] != before["cross_connects"]
+    assert all(during["flows"].values())
+    network.remove_all()
+    after = network.emulator("GET", "/state")
+    assert (after["flows"], after["cross_connects"]) == (before["flows"], before["cross_connects"])
+    assert network.differences() == {}
+
+
+def test_a_companion_lightpath_comes_and_goes_with_its_key_service(network: Any) -> None:
+    key = network.create("key", "alice", "bob", max_trusted_nodes=0)
+    network.wait_active()
+    services = network.services()
+    companion = next(each for each in services.values() if each["parent"] == key)
+    assert companion["kind"] == "lightpath"
+    assert network.emulator("GET", "/state")["qkd"]["qkd:alice--bob"]["live"]
+    network.api("DELETE", f"/api/v1/services/{key}")
+    deadline = time.monotonic() + 10
+    while network.services() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert network.services() == {}
+    assert network.emulator("GET", "/state")["cross_connects"] == {"ocs1": [], "ocs2": []}
+
+
+def test_sigterm_leaves_devices_as_they_are_and_a_restart_rewrites_nothing(network: Any) -> None:
+    network.create("connectivity", "h1", "h4")
+    network.create("lightpath", "alice/q9", "bob/q9")
+    network.wait_active()
+    before = network.emulator("GET", "/state")
+    network.processes["controller"].terminate()
+    assert network.processes["controller"].wait(15) == 0
+    assert network.emulator("GET", "/state") == before
+    assert network.emulator("POST", "/ping", {"from": "h1", "to": "h4", "count": 3})["received"] == 3
+    network.start_controller()
+    network.wait_active()
+    after = network.emulator("GET", "/state")
+    assert after["flows"] == before["flows"], "the time at which a rule was added is part of the text"
+    assert after["cross_connects"] == before["cross_connects"]
+
+
+def test_drain_moves_services_and_names_those_that_cannot_move(network: Any) -> None:
+    network.create("connectivity", "h1", "h4")
+    network.create("connectivity", "h2", "h3")
+    network.wait_active()
+    assert network.services()["connectivity-1"]["route"]["nodes"] == ["h1", "s1", "s2", "s3", "h4"]
+    answer = network.api("PATCH", "/api/v1/nodes/s2", {"admin": "draining"})
+    assert answer["moved"] == ["connectivity-1"]
+    assert list(answer["cannot_move"]) == ["connectivity-2"]
+    assert network.services()["connectivity-1"]["route"]["nodes"] == ["h1", "s1", "s3", "h4"]
+    network.wait_active("connectivity-1")
+
+
+@pytest.mark.timeout(300)
+def test_kill_minus_nine_while_programming(network: Any) -> None:
+    """At 20 random points, creating and removing: afterwards every device reads back as desired, and nothing else is left."""
+    chance = random.Random(2026)
+    empty = network.emulator("GET", "/state")
+    for _ in range(10):
+        for removing in (False, True):
+            if removing:
+                for name in network.services():
+                    network.curl("-X", "DELETE", "--max-time", "0.02", f"{network.workspace.api}/api/v1/services/{name}")
+            else:
+                for kind, ends in (("lightpath", ["alice/q9", "bob/q9"]), ("connectivity", ["h1", "h4"]), ("key", ["alice", "bob"])):
+                    body = json.dumps({"kind": kind, "request": {"ends": ends}})
+                    network.curl("--max-time", str(chance.choice([0.02, 0.2])), "-d", body, f"{network.workspace.api}/api/v1/services")
+            time.sleep(chance.uniform(0, 0.12))
+            network.kill_controller()
+            network.start_controller()
+            deadline = time.monotonic() + 15
+            while any(each["state"] not in ("ACTIVE", "FAILED") for each in network.services().values()) or network.differences():
+                assert time.monotonic() < deadline, (network.services(), network.differences())
+                time.sleep(0.1)
+            state, services = network.emulator("GET", "/state"), network.services().values()
+            light = any(each["kind"] == "lightpath" for each in services)
+            packets = any(each["kind"] == "connectivity" for each in services)
+            assert state["cross_connects"] == ({"ocs1": [[1, 9]], "ocs2": [[1, 9]]} if light else {"ocs1": [], "ocs2": []})
+            assert [len(state["flows"][name]) for name in ("s1", "s2", "s3")] == ([4, 4, 4] if packets else [0, 0, 0])
+    network.remove_all()
+    after = network.emulator("GET", "/state")
+    assert (after["flows"], after["cross_connects"]) == (empty["flows"], empty["cross_connects"])
