@@ -28,7 +28,7 @@ from controller.network.topology import UnknownName
 from controller.southbound.device import DeviceEvent, Diff, FlowRule, PortChanged
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.openflow.listener import OpenFlowListener
-from topologies.emulation.mininet_network import MininetError, MininetNetwork, interface_names, parse_ping, prefix_length
+from topologies.emulation.mininet_network import MininetError, MininetNetwork, interface_names, parse_ping
 
 SANDBOX = Path(__file__).parents[2] / "topologies" / "sandbox.yaml"
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -68,22 +68,6 @@ links:
         "laboratory-host": "h1",
         "alice": "alice",
     }
-
-
-@pytest.mark.parametrize(
-    ("addresses", "length"),
-    [
-        ([], 24),
-        (["10.0.0.1", "10.0.0.4"], 24),
-        (["10.0.0.1", "10.0.1.1"], 23),
-        (["10.0.0.1", "10.0.0.255"], 23),  # the broadcast address of a /24 is no host
-        (["10.0.1.0", "10.0.1.7"], 23),
-        (["10.0.0.1", "10.3.0.1"], 14),
-        (["10.0.0.1", "192.168.0.1"], 0),
-    ],
-)
-def test_the_prefix_holds_all_hosts(addresses: list[str], length: int) -> None:
-    assert prefix_length(addresses) == length
 
 
 def test_duplicate_replies_are_not_counted() -> None:
@@ -160,6 +144,44 @@ async def driven_network(directory: Path) -> None:
     print(f"stopped in {time.monotonic() - began:.2f} s")
     assert_nothing_left()
     assert not any(name.startswith("OVS_") for name in os.environ)
+
+
+async def odd_document(directory: Path) -> None:
+    """Names too long for an interface, hosts of no common subnet, the highest port, a node that is no host, two cables in parallel."""
+    topology = document.parse(
+        b"""
+name: odd
+nodes:
+  vienna-core-switch: {kind: openflow-switch, dpid: "00000000000000a1"}
+  graz-access-switch: {kind: openflow-switch, dpid: "00000000000000a2"}
+  laboratory-host: {kind: host, ip: 10.0.0.255, mac: "02:00:00:00:00:01"}
+  h2: {kind: host, ip: 192.168.0.1, mac: "02:00:00:00:00:02"}
+  spare: {kind: host}
+  alice: {kind: end-node}
+links:
+  - {kind: ethernet, ends: ["vienna-core-switch:1", "laboratory-host:1"]}
+  - {kind: ethernet, ends: [h2, "graz-access-switch:65279"]}
+  - {kind: ethernet, id: first, ends: ["vienna-core-switch:2", "graz-access-switch:2"]}
+  - {kind: ethernet, id: second, ends: ["vienna-core-switch:3", "graz-access-switch:3"]}
+  - {kind: ethernet, ends: ["vienna-core-switch:4", alice]}
+"""
+    )
+    network = MininetNetwork(topology, ("127.0.0.1", 6653), directory)
+    async with network.running():
+        assert network.names["vienna-core-switch"] == "s1"
+        for switch, port, trunk in (("vienna-core-switch", 1, 3), ("graz-access-switch", 65279, 3)):
+            for a, b in ((port, trunk), (trunk, port)):
+                rule = f"in_port={a},actions=output:{b}"
+                call("ovs-ofctl", "-O", "OpenFlow13", "add-flow", network.names[switch], rule, environment=network.environment)
+        assert (await network.ping("laboratory-host", "h2", 3)).received == 3
+        assert (await network.ping("h2", "laboratory-host", 3)).received == 3
+        await network.set_link(topology.link("first"), False)
+        assert (await network.ping("h2", "laboratory-host", 2)).received == 2
+        await network.set_link(topology.link("second"), False)
+        assert (await network.ping("h2", "laboratory-host", 2)).received == 0
+        with pytest.raises(UnknownName, match="no host named 'spare'"):
+            await network.ping("h2", "spare", 1)
+    assert_nothing_left()
 
 
 async def failing_half_way(directory: Path) -> None:
@@ -258,7 +280,7 @@ async def machine_with_open_vswitch(directory: Path) -> None:
 @pytest.mark.skipif(bool(MISSING), reason=f"apt install mininet openvswitch-switch ethtool: no {', '.join(MISSING)}")
 @pytest.mark.parametrize(
     "scenario",
-    [driven_network, failing_half_way, cancelled_while_starting, killed_parts, clashes, machine_with_open_vswitch],
+    [driven_network, odd_document, failing_half_way, cancelled_while_starting, killed_parts, clashes, machine_with_open_vswitch],
     ids=lambda one: one.__name__,
 )
 def test_in_a_namespace_of_its_own(scenario: Callable[..., Any], tmp_path: Path) -> None:

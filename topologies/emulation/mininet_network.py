@@ -7,14 +7,13 @@ those of the machine.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -71,15 +70,6 @@ def interface_names(topology: Topology) -> dict[str, str]:
                 number += 1
             names[name] = f"{letter}{number}"
     return names
-
-
-def prefix_length(addresses: Iterable[str]) -> int:
-    """Length of the longest prefix, of at most 24 bits, that holds these IPv4 addresses as hosts of one network."""
-    ips = [ipaddress.IPv4Address(address) for address in addresses]
-    network = ipaddress.IPv4Network((ips[0], 24), strict=False) if ips else ipaddress.IPv4Network("10.0.0.0/24")
-    while network.prefixlen and not all(network.network_address < ip < network.broadcast_address for ip in ips):
-        network = network.supernet()
-    return network.prefixlen
 
 
 def parse_ping(output: str) -> PingResult:
@@ -199,13 +189,15 @@ class MininetNetwork:
         # Not Mininet's own stop: it asks the shell of each node, and waits for ever for one that has been killed.
         stack.callback(lambda: [node.terminate() for node in (*network.hosts, *network.switches)])
         stack.callback(_remove_interfaces, self._ports().keys())  # the hosts' ends go with these
-        prefix = prefix_length(self._addresses.values())
         for name, short in self.names.items():
             if name in self._switches:
                 network.addSwitch(short, dpid=self._switches[name], datapath="user", protocols="OpenFlow13", failMode="secure", batch=True)
             else:
-                address = f"{self._addresses[name]}/{prefix}" if name in self._addresses else None
-                self.pids[name] = network.addHost(short, ip=address, mac=self._macs.get(name)).pid
+                # Every address is asked for on the cable, as ClassicalNetwork's hosts do, whatever subnets the document uses.
+                on_link = (
+                    {"ip": f"{self._addresses[name]}/32", "defaultRoute": f"dev {short}-eth0"} if name in self._addresses else {"ip": None}
+                )
+                self.pids[name] = network.addHost(short, mac=self._macs.get(name), **on_link).pid
         for link in self._links:
             ports = [int(end.port or 0) if self._interface(end) else None for end in (link.a, link.b)]
             network.addLink(self.names[link.a.node], self.names[link.b.node], port1=ports[0], port2=ports[1])
@@ -357,6 +349,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
