@@ -41,7 +41,7 @@ fi
 
 if [ "$what" = test ]; then
     missing=
-    for pair in ovs-vswitchd:openvswitch-switch mnexec:mininet ethtool:ethtool ip:iproute2 ping:iputils-ping curl:curl; do
+    for pair in ifconfig:net-tools ovs-vswitchd:openvswitch-switch mnexec:mininet ethtool:ethtool ip:iproute2 ping:iputils-ping curl:curl; do
         command -v "${pair%%:*}" >/dev/null || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair#*:}"
     done
     if [ -n "$missing" ]; then

@@ -94,6 +94,11 @@ class Network:
         assert "id" in answer, answer
         return str(answer["id"])
 
+    def within_ovs(self, *command: str) -> list[str]:
+        """A command that talks to the Open vSwitch of this network."""
+        run = str(self.directory / "mininet" / "openvswitch")
+        return [*self.within, "env", f"OVS_RUNDIR={run}", f"OVS_DBDIR={run}", *command]
+
     def services(self) -> dict[str, dict[str, Any]]:
         return {each["id"]: each for each in self.api("GET", "/api/v1/services")["services"]}
 

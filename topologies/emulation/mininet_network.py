@@ -124,6 +124,16 @@ class MininetNetwork:
         finally:
             await _to_the_end(partial(self._stop, stack))
 
+    async def flows(self) -> dict[str, list[str]]:
+        """The flow entries of every switch, as `ovs-ofctl dump-flows` prints them."""
+        found: dict[str, list[str]] = {}
+        for name in self._switches:
+            output, failed = await _communicate("ovs-ofctl", "-O", "OpenFlow13", "dump-flows", self.names[name], more=self.environment)
+            if failed:
+                raise MininetError(f"{name}: its flow entries cannot be read: {output.strip()}")
+            found[name] = [line.strip() for line in output.splitlines() if "cookie=" in line]
+        return found
+
     async def set_link(self, link: Link, up: bool) -> None:
         """Cut an ethernet link, or mend it; both switches see their port go."""
         for interface in filter(None, map(self._interface, (link.a, link.b))):
@@ -300,10 +310,10 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-async def _communicate(*command: str) -> tuple[str, bool]:
+async def _communicate(*command: str, more: Mapping[str, str] | None = None) -> tuple[str, bool]:
     """What a command printed, and whether it failed. It is killed when the caller is cancelled."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, **(more or {}), "LC_ALL": "C"}
     )
     try:
         output, _ = await process.communicate()
