@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
+PREFIX = "BELLHOP"
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -21,12 +25,22 @@ class WrongSettings(ValueError):
     """Settings with faults; the text has a line for each, `file: path: what`."""
 
 
+def _loopback(host: str) -> str:
+    try:
+        right = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"'{host}' is not loopback, and nothing listens elsewhere without authentication; write 127.0.0.1")
+    return host
+
+
 class Listen(BaseModel):
     """Where to listen. Only loopback: nothing listens elsewhere without authentication."""
 
     model_config = STRICT
 
-    host: Annotated[str, Field(pattern=r"^(127(\.[0-9]{1,3}){3}|::1|localhost)$")] = "127.0.0.1"
+    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
     port: Port
 
 
@@ -67,35 +81,49 @@ class Settings(BaseModel):
 def load(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in a file, as overridden by the environment. WrongSettings says everything that is wrong; OSError when unreadable."""
     try:
-        data = yaml.safe_load(file.read_text()) or {}
+        data = yaml.safe_load(file.read_bytes()) or {}
     except yaml.YAMLError as error:
         raise WrongSettings(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise WrongSettings(f"{file}: not a mapping; write network: my-network.yaml and the like")
-    data = _overridden(data, Settings, "BELLHOP", environment)
+    data = _overridden(data, Settings, PREFIX, environment)
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        lines = [f"{file}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise WrongSettings("\n".join(lines)) from None
+        raise WrongSettings("\n".join(_told(file, each, environment) for each in error.errors())) from None
 
 
 def _overridden(data: dict[str, Any], model: type[BaseModel], prefix: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    for name, field in model.model_fields.items():
+    below = dict(_sections(model))
+    for name in model.model_fields:
         variable = f"{prefix}_{name.upper()}"
-        inner = next(
-            (
-                each
-                for each in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                if isinstance(each, type) and issubclass(each, BaseModel)
-            ),
-            None,
-        )
-        if inner is not None:
-            below = data.get(name)
-            changed = _overridden(dict(below) if isinstance(below, dict) else {}, inner, variable, environment)
+        if name in below:
+            section = data.get(name)
+            changed = _overridden(dict(section) if isinstance(section, dict) else {}, below[name], variable, environment)
             if changed:
                 data = {**data, name: changed}
         elif variable in environment:
             data = {**data, name: environment[variable]}
     return data
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The fields that are sections of their own: Listen, or Netconf | None."""
+    for name, field in model.model_fields.items():
+        for each in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                yield name, each
+
+
+def _told(file: Path, error: ErrorDetails, environment: Mapping[str, str]) -> str:
+    """One fault: where it was given, the path of the setting, what is wrong."""
+    path = [str(part) for part in error["loc"]]
+    variable = "_".join([PREFIX, *path]).upper()
+    what = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        what = f"is missing; give it in the file, or as {variable}"
+    elif error["type"] == "extra_forbidden":
+        section = dict(_sections(Settings)).get(path[0], Settings) if len(path) > 1 else Settings
+        close = difflib.get_close_matches(path[-1], section.model_fields, n=1)
+        what = f"no such setting; {f'did you mean {close[0]}?' if close else 'there are ' + ', '.join(section.model_fields)}"
+    return f"{variable if variable in environment else file}: {'.'.join(path)}: {what}"

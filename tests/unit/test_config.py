@@ -1,0 +1,85 @@
+"""The settings file and the environment over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller.config import Settings, WrongSettings, load
+
+WHOLE = """\
+network: my-network.yaml
+store: state/bellhop.db
+api: {port: 9000}
+openflow: {host: "::1", port: 6633}
+netconf: {username: operator, known_hosts: known_hosts}
+kme: {ca: ca.crt, cert: controller.crt, key: controller.key}
+"""
+
+
+def settings(tmp_path: Path, text: str | bytes, **environment: str) -> Settings:
+    file = tmp_path / "controller.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load(file, environment)
+
+
+def faults(tmp_path: Path, text: str | bytes, **environment: str) -> list[str]:
+    with pytest.raises(WrongSettings) as wrong:
+        settings(tmp_path, text, **environment)
+    return str(wrong.value).replace(f"{tmp_path}/", "").splitlines()
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    found = settings(tmp_path, WHOLE)
+    assert (found.network, found.store, found.api.host, found.api.port) == (
+        Path("my-network.yaml"), Path("state/bellhop.db"), "127.0.0.1", 9000,
+    )  # fmt: skip
+    assert (found.openflow.host, found.openflow.port) == ("::1", 6633)
+    assert found.netconf is not None and found.netconf.username == "operator"
+    assert found.kme is not None and found.kme.ca == Path("ca.crt")
+
+
+def test_a_network_is_enough(tmp_path: Path) -> None:
+    found = settings(tmp_path, "network: n.yaml")
+    assert (found.api.port, found.openflow.port, found.netconf, found.kme) == (8480, 6653, None, None)
+
+
+def test_the_environment_comes_first(tmp_path: Path) -> None:
+    found = settings(tmp_path, WHOLE, BELLHOP_API_PORT="9001", BELLHOP_STORE="/elsewhere.db", BELLHOP_NETCONF_USERNAME="root")
+    assert (found.api.port, found.store) == (9001, Path("/elsewhere.db"))
+    assert found.netconf is not None and (found.netconf.username, found.netconf.known_hosts) == ("root", Path("known_hosts"))
+
+
+def test_the_environment_alone_can_give_a_section(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path, "", BELLHOP_NETWORK="n.yaml", BELLHOP_KME_CA="ca", BELLHOP_KME_CERT="cert", BELLHOP_KME_KEY="key", BELLHOP_SERVER="x"
+    )
+    assert found.network == Path("n.yaml")
+    assert found.kme is not None and found.kme.key == Path("key")
+
+
+def test_every_fault_at_once(tmp_path: Path) -> None:
+    told = faults(
+        tmp_path,
+        "stoer: x.db\napi: {host: 0.0.0.0, port: 99999}\nopenflow: {hots: localhost, port: 1}\nkme: {ca: ca.crt}\n",
+        BELLHOP_OPENFLOW_PORT="many",
+    )
+    by_path = {line.split(": ")[1]: line for line in told}
+    assert by_path.keys() == {"network", "stoer", "api.host", "api.port", "openflow.hots", "openflow.port", "kme.cert", "kme.key"}
+    assert by_path["network"] == "controller.yaml: network: is missing; give it in the file, or as BELLHOP_NETWORK"
+    assert by_path["stoer"].endswith("did you mean store?")
+    assert by_path["openflow.hots"].endswith("did you mean host?")
+    assert by_path["openflow.port"].startswith("BELLHOP_OPENFLOW_PORT: openflow.port: ")  # not the file's fault
+    assert "65535" in by_path["api.port"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.0.0.999", "localhost.example", ""])  # noqa: S104 - it is refused
+def test_only_loopback_is_listened_on(tmp_path: Path, host: str) -> None:
+    (told,) = faults(tmp_path, f"network: n.yaml\napi: {{host: '{host}', port: 1}}")
+    assert "is not loopback" in told and "write 127.0.0.1" in told
+
+
+@pytest.mark.parametrize("text", ["- a list", "network: [", b"network: \xff\xfe", "just words", "network: {a: b}", "1: 2\nnetwork: n"])
+def test_no_settings_at_all(tmp_path: Path, text: str | bytes) -> None:
+    assert all(line.startswith("controller.yaml: ") for line in faults(tmp_path, text))
