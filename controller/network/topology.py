@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 
 from controller.network import events
 from controller.network.model import Link, LinkKind, Node, NodeKind, Origin
 from controller.physics import fibre, key_rates
+
+CHANGES_KEPT = 10_000
+"""How many changes are remembered for those who keep something computed; who lags further behind computes anew."""
 
 
 class UnknownName(LookupError):
@@ -50,8 +55,12 @@ class Topology:
         self.structure = 1
         self.graph: nx.MultiGraph[str] = nx.MultiGraph(name=name)
         self._links: dict[str, Link] = {}
+        self._riders: dict[str, list[str]] = {}
         self._down: set[str] = set()
         self._measured: dict[tuple[str, str], float] = {}
+        self._changes: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=CHANGES_KEPT)
+        self.derived: dict[type, Any] = {}
+        """What others computed from this topology and keep with it, by type; each catches up by `changed_since`. Not pickled."""
         for node_name, node in nodes.items():
             self.graph.add_node(node_name, node=node)
         for link in links:
@@ -60,6 +69,9 @@ class Topology:
     def _put(self, link: Link) -> None:
         for name in link.nodes:
             self.node(name)
+        if link.id not in self._links:
+            for fibre_id in link.fibres:
+                self._riders.setdefault(fibre_id, []).append(link.id)
         self._links[link.id] = link
         self.graph.add_edge(*link.nodes, key=link.id, link=link)
 
@@ -91,10 +103,34 @@ class Topology:
 
     def apply(self, event: events.NetworkEvent) -> bool:
         """Take one event into the topology. Returns whether anything changed; only then does `revision` grow."""
+        structure = self.structure
         changed = self._apply(event)
         if changed:
             self.revision += 1
+            if self.structure != structure:
+                self._changes.clear()
+            else:
+                self._changes.append((self.revision, self._concerned(event)))
         return changed
+
+    def changed_since(self, revision: int) -> frozenset[str] | None:
+        """Ids of links that may be other than at `revision`; None when nodes or links came or went since, or it is too long ago."""
+        oldest = self._changes[0][0] if self._changes else self.revision + 1
+        if revision < oldest - 1:
+            return None
+        return frozenset(link for at, links in self._changes if at > revision for link in links)
+
+    def _concerned(self, event: events.NetworkEvent) -> tuple[str, ...]:
+        """The links whose figures or usability an event changes: those at a node, those over a fibre."""
+        match event:
+            case events.AdminChanged("node", name, _):
+                return tuple(link_id for _, _, link_id in self.graph.edges(name, keys=True)) if name in self.graph else ()
+            case events.LinkStateChanged(link, _) | events.LinkMeasured(link, _, _) | events.AdminChanged(_, link, _):
+                return (link, *self._riders.get(link, ()))
+        return ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "derived": {}}
 
     def _apply(self, event: events.NetworkEvent) -> bool:
         match event:
@@ -125,7 +161,10 @@ class Topology:
                 self._put(link_model)
                 self.structure += 1
             case events.LinkRemoved(link):
-                self.graph.remove_edge(*self.link(link).nodes, key=link)
+                gone = self._links[self.link(link).id]
+                self.graph.remove_edge(*gone.nodes, key=link)
+                for fibre_id in gone.fibres:
+                    self._riders[fibre_id].remove(link)
                 del self._links[link]
                 self.structure += 1
         return True

@@ -1,0 +1,109 @@
+"""The topology as arrays: per link kind a compressed sparse row graph, made in one pass over the links, once per structure.
+
+Changed figures are written into the arrays; a changed structure compiles anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.network.model import LinkKind
+from controller.network.topology import Topology
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class Edges:
+    """The links of one kind, as m undirected edges and as a CSR graph of their 2m directions over all n nodes.
+
+    `ids` (m); `a`, `b` node numbers of the ends (m); `usable` (m); CSR: `indptr` (n + 1), `indices` (2m), `edge` (2m): the edge of each entry.
+    """
+
+    ids: list[str]
+    number: dict[str, int]
+    a: Ints
+    b: Ints
+    usable: NDArray[np.bool_]
+    indptr: Ints
+    indices: Ints
+    edge: Ints
+    figures: dict[str, Floats] = field(default_factory=dict)
+
+
+class Compiled:
+    """The arrays of one topology. `names` (n) by node number, `number` the reverse."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.structure = topology.structure
+        self.revision = topology.revision
+        self.names: list[str] = [name for name, _ in topology.nodes()]
+        self.number: dict[str, int] = {name: number for number, name in enumerate(self.names)}
+        self._edges: dict[LinkKind, Edges] = {}
+
+    def edges(self, topology: Topology, kind: LinkKind) -> Edges:
+        """The links of a kind, usable or not."""
+        if kind not in self._edges:
+            self._edges[kind] = self._compile(topology, kind)
+        return self._edges[kind]
+
+    def figure(self, topology: Topology, kind: LinkKind, name: str) -> Floats:
+        """A figure of every link of a kind (m); NaN where it cannot be known."""
+        edges = self.edges(topology, kind)
+        if name not in edges.figures:
+            values = (topology.figure(topology.link(link_id), name) for link_id in edges.ids)
+            edges.figures[name] = np.array([np.nan if figure is None else figure.value for figure in values], dtype=np.float64)
+        return edges.figures[name]
+
+    def catch_up(self, topology: Topology) -> bool:
+        """Write what changed since into the arrays. False when the structure changed: compile anew."""
+        if self.revision == topology.revision:
+            return True
+        changed = topology.changed_since(self.revision)
+        if changed is None or self.structure != topology.structure:
+            return False
+        for link_id in changed:
+            link = topology.link(link_id)
+            edges = self._edges.get(link.kind)
+            if edges is None:
+                continue
+            at = edges.number[link_id]
+            edges.usable[at] = topology.usable(link)
+            for name, values in edges.figures.items():
+                figure = topology.figure(link, name)
+                values[at] = np.nan if figure is None else figure.value
+        self.revision = topology.revision
+        return True
+
+    def _compile(self, topology: Topology, kind: LinkKind) -> Edges:
+        links = list(topology.links(kind))
+        ends = [link.nodes for link in links]
+        a = np.array([self.number[first] for first, _ in ends], dtype=np.int32)
+        b = np.array([self.number[second] for _, second in ends], dtype=np.int32)
+        tails, heads = np.concatenate((a, b)), np.concatenate((b, a))
+        order = np.argsort(tails, kind="stable")
+        counts = np.bincount(tails, minlength=len(self.names))
+        indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        ids = [link.id for link in links]
+        return Edges(
+            ids,
+            {link_id: number for number, link_id in enumerate(ids)},
+            a,
+            b,
+            np.array([topology.usable(link) for link in links], dtype=np.bool_),
+            indptr,
+            heads[order].astype(np.int32),
+            (order % max(1, len(links))).astype(np.int32),
+        )
+
+
+def compiled(topology: Topology) -> Compiled:
+    """The arrays of this topology, up to date; kept with it."""
+    kept: Compiled | None = topology.derived.get(Compiled)
+    if kept is None or not kept.catch_up(topology):
+        kept = topology.derived[Compiled] = Compiled(topology)
+    return kept
