@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import http.client
 import json
 import os
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from controller.cli.document import fail, load
+from controller.cli.document import fail, load, reason
 from controller.cli.emulate import DEVICE_TIMES, MININET
 
 if TYPE_CHECKING:
@@ -55,13 +56,22 @@ def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, a
     network = load(topology)
     state_home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     directory = (directory or state_home / "bellhop" / network.name).resolve()
-    if not keep and directory.exists():
-        for left in directory.glob("*.db*"):
-            left.unlink()
-    workspace = lay_out(network, directory, any_ports=any_ports)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not keep:
+            for left in (*directory.glob("controller.db*"), *directory.glob("kme-*.db*")):
+                left.unlink()
+        workspace = lay_out(network, directory, any_ports=any_ports)
+    except BlockingIOError:
+        fail(f"another `bellhop up` is running in {directory}; stop it, or give this one a --directory (and --any-ports)")
+    except OSError as error:
+        fail(f"cannot write in {directory} ({reason(error)}); choose another --directory")
     _refuse_taken_ports(workspace)
     programs = Programs(directory)
-    with programs.running(), _stop_signals():
+    click.echo(f"starting {network.name}: KMEs, emulated devices, controller; files and logs in {directory}")
+    with lock, programs.running(), _stop_signals():
         try:
             _start(programs, workspace, device_times, mininet)
             _introduce(workspace)
@@ -145,7 +155,7 @@ def _refuse_taken_ports(workspace: Workspace) -> None:
         try:
             socket.create_server((parts.hostname or "127.0.0.1", parts.port or 0)).close()
         except OSError as error:
-            taken.append(f"port {parts.port} for {what}: {error.strerror}")
+            taken.append(f"port {parts.port} for {what}: {os.strerror(error.errno or 0)}")
     if taken:
         fail("\n".join(taken) + "\nstop what holds them (`ss -ltnp` names it), or use free ports: bellhop up ... --any-ports")
 
@@ -183,7 +193,7 @@ def _introduce(workspace: Workspace) -> None:
             click.echo(f"  KME        https://{node.kme}   {name}, for {', '.join(workspace.topology.saes(name))}")
         if node.address is not None:
             click.echo(f"  NETCONF    {node.address}   {name}")
-    click.echo(f"  files      {workspace.directory} (certificates in pki/, logs beside it)")
+    click.echo(f"  files      {workspace.directory} (certificates in pki/, logs beside them)")
     if workspace.api != "http://127.0.0.1:8480":
         click.echo(f"  for the command line: export BELLHOP_SERVER={workspace.api} BELLHOP_EMULATOR={workspace.emulator}")
 
