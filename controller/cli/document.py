@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.resources
 import json
 import sys
@@ -25,15 +26,23 @@ def fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
+def reason(error: OSError) -> str:
+    """What the system refused, with the file it was about, and for a port what to do."""
+    what = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE and "ss -ltnp" not in what:
+        what += "; stop the program that holds the port (`ss -ltnp` names it), or choose another"
+    return f"{error.filename}: {what}" if error.filename else what
+
+
 def find(name: str) -> Path:
     """The file of a document: a path, or the bare name of one of the networks that come with Bellhop."""
     path = Path(name)
-    if path.exists():
-        return path
     shipped = importlib.resources.files("topologies")
     bundled = Path(str(shipped / f"{name}.yaml"))
-    if "/" not in name and bundled.exists():
+    if "/" not in name and bundled.exists() and not path.is_file():
         return bundled
+    if path.exists():
+        return path
     known = sorted(Path(str(each)).stem for each in shipped.iterdir() if each.name.endswith(".yaml"))
     fail(f"no document '{name}'; give the path of a YAML file, or one of the networks that come with Bellhop: {', '.join(known)}", 2)
 
@@ -47,7 +56,7 @@ def load(name: str) -> Topology:
     except document.WrongDocument as wrong:
         fail(str(wrong), 2)
     except OSError as error:
-        fail(f"{name}: {error.strerror or error}", 2)
+        fail(f"{name}: {error.strerror or error}; a network document is a readable YAML file", 2)
 
 
 def print_json(answer: Any) -> None:

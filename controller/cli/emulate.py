@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from controller.cli.document import fail, load
+from controller.cli.document import fail, load, reason
 from controller.cli.run import log_to_stderr, until_stopped
 
 DEVICE_TIMES = click.option(
@@ -61,7 +61,10 @@ def emulate(
     log_to_stderr(verbose)
     network = load(topology)
     directory = directory.resolve()
-    lay_out(network, directory, api_port=api_port, openflow_port=openflow_port, emulator_port=emulator_port)
+    try:
+        lay_out(network, directory, api_port=api_port, openflow_port=openflow_port, emulator_port=emulator_port)
+    except OSError as error:
+        fail(f"cannot write settings: {reason(error)}")
 
     async def serve(stop: asyncio.Event) -> None:
         controller = ("127.0.0.1", openflow_port)
@@ -85,5 +88,7 @@ def emulate(
 
     try:
         until_stopped(serve)
-    except (OSError, RuntimeError) as error:
-        fail(f"cannot emulate: {getattr(error, 'strerror', None) or error}")
+    except OSError as error:
+        fail(f"cannot emulate: {reason(error)}")
+    except RuntimeError as error:
+        fail(f"cannot emulate: {error}")

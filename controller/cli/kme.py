@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from controller.cli.document import fail
+from controller.cli.document import fail, reason
 from controller.cli.run import log_to_stderr, until_stopped
 
 
@@ -39,7 +39,7 @@ def kme(config: Path, verbose: bool) -> None:
 
     log_to_stderr(verbose)
     try:
-        settings = TypeAdapter(list[KmeSettings]).validate_python(yaml.safe_load(config.read_text()))
+        settings = TypeAdapter(list[KmeSettings]).validate_python(yaml.safe_load(config.read_bytes()))
     except yaml.YAMLError as error:
         fail(f"{config}: not YAML: {' '.join(str(error).split())}", 2)
     except ValidationError as error:
@@ -57,4 +57,6 @@ def kme(config: Path, verbose: bool) -> None:
     try:
         until_stopped(serve)
     except OSError as error:
-        fail(f"cannot start: {error.strerror or error}; another program may hold the port: `ss -ltnp` names it")
+        fail(f"cannot start: {reason(error)}")
+    except ValueError as wrong:  # a key-encryption key that is not the store's
+        fail(f"cannot start: {wrong}")

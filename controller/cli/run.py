@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from controller.cli.document import fail
+from controller.cli.document import fail, reason
 
 
 @click.command()
@@ -53,8 +53,10 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
         until_stopped(serve)
     except (WrongDocument, settings_file.WrongSettings) as wrong:
         fail(str(wrong), 2)
-    except (StoreError, OSError) as error:
-        fail(f"cannot start: {error.strerror if isinstance(error, OSError) and error.strerror else error}")
+    except StoreError as error:
+        fail(f"cannot start: {error}")
+    except OSError as error:
+        fail(f"cannot start: {reason(error)}")
 
 
 def log_to_stderr(verbose: bool) -> None:
