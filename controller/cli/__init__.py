@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
 import click
 
@@ -14,7 +13,7 @@ COMMANDS = {
     "kme": ("controller.cli.kme:kme", "Run key management entities."),
     "check": ("controller.cli.topology:check", "Check a network document; every fault at once."),
     "route": ("controller.cli.route:route", "Compute a route on paper: entanglement, key, light, classical."),
-    "topology": ("controller.cli.topology:topology", "Show a network document or the live network."),
+    "topology": ("controller.cli.topology:topology", "Show the nodes and links of a network document."),
     "service": ("controller.cli.service:service", "Ask for services, list them, remove them."),
     "device": ("controller.cli.device:device", "What devices hold, should hold, and the difference."),
     "node": ("controller.cli.node:node", "Nodes of the live network: list, drain, enable; ping between emulated hosts."),
@@ -60,8 +59,4 @@ def bellhop() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        bellhop.main(prog_name="bellhop")
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    bellhop.main(prog_name="bellhop")

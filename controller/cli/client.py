@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import click
@@ -26,16 +26,18 @@ def ask(url: str, method: str, path: str, body: object = None) -> Any:
         connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"})
         response = connection.getresponse()
         data = response.read()
-    except OSError as error:
-        fail(
-            f"nobody answers at {url} ({error.strerror or error}); start a network with `bellhop up sandbox`, or name another with --server"
-        )
+    except (OSError, http.client.HTTPException) as error:
+        _silent(url, error)
     finally:
         connection.close()
+    return _answer(url, response, data)
+
+
+def _answer(url: str, response: http.client.HTTPResponse, data: bytes) -> Any:
     try:
         answer = json.loads(data)
     except ValueError:
-        fail(f"{url} answers {method} {path} with {response.status} and no JSON; is it a Bellhop?")
+        fail(f"{url} answers with {response.status} and no JSON; is it a Bellhop?")
     if response.status >= 400:
         best = answer.get("best")
         fail(
@@ -45,21 +47,31 @@ def ask(url: str, method: str, path: str, body: object = None) -> Any:
     return answer
 
 
-def follow(url: str, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Server-sent events as (kind, data), until the other side ends."""
+def _silent(url: str, error: Exception) -> NoReturn:
+    why = "what answers there does not speak HTTP" if isinstance(error, http.client.BadStatusLine) else getattr(error, "strerror", None) or error
+    fail(f"no Bellhop answers at {url} ({why}); start a network with `bellhop up sandbox`, or say where one runs: --help names the option")
+
+
+def follow(url: str, path: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Server-sent events as (number, kind, data), until the other side ends."""
     connection = _connection(url, timeout_s=None)
     try:
         connection.request("GET", path)
-        kind = ""
+        number, kind = 0, ""
         response = connection.getresponse()
+        if response.status != 200:
+            _answer(url, response, response.read())
         while line := response.readline():
             field, _, value = line.decode().rstrip("\n").partition(": ")
-            if field == "event":
-                kind = value
-            elif field == "data":
-                yield kind, json.loads(value)
-    except OSError as error:
-        fail(f"nobody answers at {url} ({error.strerror or error}); start a network with `bellhop up sandbox`")
+            match field:
+                case "id":
+                    number = int(value)
+                case "event":
+                    kind = value
+                case "data":
+                    yield number, kind, json.loads(value)
+    except (OSError, http.client.HTTPException) as error:
+        _silent(url, error)
     finally:
         connection.close()
 
@@ -70,7 +82,11 @@ def quoted(name: str) -> str:
 
 
 def _connection(url: str, timeout_s: float | None = TIMEOUT_S) -> http.client.HTTPConnection:
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    if parts.hostname is None:
-        fail(f"'{url}' is no URL; write it as http://127.0.0.1:8480", 2)
-    return http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:  # a port that is no number
+        host = None
+    if parts.scheme != "http" or host is None:
+        fail(f"'{url}' is no URL of a Bellhop; write it as http://127.0.0.1:8480", 2)
+    return http.client.HTTPConnection(host, port, timeout=timeout_s)

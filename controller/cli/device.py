@@ -11,7 +11,13 @@ from controller.cli.service import told
 
 @click.group()
 def device() -> None:
-    """What devices hold, should hold, and the difference."""
+    """What devices hold, should hold, and the difference.
+
+    \b
+    Examples:
+      bellhop device list
+      bellhop device show ocs1
+    """
 
 
 @device.command(name="list")

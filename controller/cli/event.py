@@ -24,11 +24,11 @@ def event(server: str, output: str, after: int | None) -> None:
     """
     query = "" if after is None else f"?after={after}"
     try:
-        for kind, data in follow(server, f"/api/v1/events{query}"):
+        for number, kind, data in follow(server, f"/api/v1/events{query}"):
             if output == "json":
-                click.echo(json.dumps({"kind": kind, **data}))
+                click.echo(json.dumps({"number": number, "kind": kind, **data}))
                 continue
             clock = datetime.datetime.fromtimestamp(data.pop("time_s")).strftime("%H:%M:%S.%f")[:-3]
-            click.echo(f"{clock}  {kind:22} " + "  ".join(f"{name}={value}" for name, value in data.items()))
+            click.echo(f"{clock}  {number:5} {kind:22} " + "  ".join(f"{name}={value}" for name, value in data.items()))
     except KeyboardInterrupt:
         pass

@@ -38,7 +38,7 @@ def list_links(server: str, output: str) -> None:
         return
     rows = []
     for each in links:
-        figures = ", ".join(f"{name} {figure['value']:.4g} ({figure['origin']})" for name, figure in each["figures"].items())
+        figures = ", ".join(f"{name} {figure['value']:.6g} ({figure['origin']})" for name, figure in each["figures"].items())
         rows.append((each["id"], "up" if each["up"] else "DOWN", each.get("admin", "enabled"), figures))
     print_table(["LINK", "STATE", "ADMIN", "FIGURES"], rows)
 
@@ -47,7 +47,12 @@ def list_links(server: str, output: str) -> None:
 @click.argument("name")
 @SERVER
 def drain(server: str, name: str) -> None:
-    """Move services off a link and use it for no new ones; says which cannot move (exit code 1)."""
+    """Move services off a link and use it for no new ones; says which cannot move (exit code 1).
+
+    \b
+    Example:
+      bellhop link drain trunk-a
+    """
     administer(server, "link", name, "draining")
 
 
@@ -55,7 +60,12 @@ def drain(server: str, name: str) -> None:
 @click.argument("name")
 @SERVER
 def enable(server: str, name: str) -> None:
-    """Use a link again. A dark fibre counts as mended from now on."""
+    """Use a link again. A dark fibre counts as mended from now on.
+
+    \b
+    Example:
+      bellhop link enable trunk-a
+    """
     administer(server, "link", name, "enabled")
 
 
@@ -63,7 +73,12 @@ def enable(server: str, name: str) -> None:
 @click.argument("name")
 @EMULATOR
 def cut(emulator: str, name: str) -> None:
-    """Cut a fibre or cable of the emulated network; the controller has to find out by itself."""
+    """Cut a fibre or cable of the emulated network; the controller has to find out by itself.
+
+    \b
+    Example:
+      bellhop link cut trunk-a
+    """
     ask(emulator, "POST", f"/links/{quoted(name)}/cut")
     click.echo(f"link {name}: cut")
 
@@ -72,6 +87,11 @@ def cut(emulator: str, name: str) -> None:
 @click.argument("name")
 @EMULATOR
 def restore(emulator: str, name: str) -> None:
-    """Mend a fibre or cable of the emulated network."""
+    """Mend a fibre or cable of the emulated network.
+
+    \b
+    Example:
+      bellhop link restore trunk-a
+    """
     ask(emulator, "POST", f"/links/{quoted(name)}/restore")
     click.echo(f"link {name}: restored")

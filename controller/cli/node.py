@@ -49,14 +49,19 @@ def administer(server: str, subject: str, name: str, admin: str) -> None:
     for service, why in answer["cannot_move"].items():
         click.echo(f"  cannot move: {service}: {why}")
     if admin == "draining" and answer["cannot_move"]:
-        fail(f"{len(answer['cannot_move'])} services are still on {name}")
+        fail(f"still on {name}: {', '.join(answer['cannot_move'])}")
 
 
 @node.command()
 @click.argument("name")
 @SERVER
 def drain(server: str, name: str) -> None:
-    """Move services off a node and use it for no new ones; says which cannot move (exit code 1)."""
+    """Move services off a node and use it for no new ones; says which cannot move (exit code 1).
+
+    \b
+    Example:
+      bellhop node drain relay1
+    """
     administer(server, "node", name, "draining")
 
 
@@ -64,7 +69,12 @@ def drain(server: str, name: str) -> None:
 @click.argument("name")
 @SERVER
 def enable(server: str, name: str) -> None:
-    """Use a node again."""
+    """Use a node again.
+
+    \b
+    Example:
+      bellhop node enable relay1
+    """
     administer(server, "node", name, "enabled")
 
 

@@ -144,8 +144,8 @@ def _routed(compute: Callable[[], Any], output: str) -> dict[str, Any]:
         if output == "json":
             print_json(none.to_json())
         else:
-            best = "" if none.best is None else f"; the best there is: {none.best:.6g}"
-            click.echo(f"no route: {none} ({none.constraint}){best}", err=True)
+            best = "" if none.best is None else f", the best there is {none.best:.6g}"
+            click.echo(f"no route: {none}\n(the constraint that cannot be met: {none.constraint}{best})", err=True)
         sys.exit(3)
     return answer
 

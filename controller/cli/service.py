@@ -73,7 +73,12 @@ def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: boo
 
 def _wait(server: str, answer: dict[str, Any], wait_s: float) -> dict[str, Any]:
     deadline = time.monotonic() + wait_s
+    told = ""
     while answer["state"] not in ("ACTIVE", "FAILED") and time.monotonic() < deadline:
+        line = f"{answer['id']}: {answer['state']}" + (f": {answer['reason']}" if answer["reason"] else "")
+        if line != told:
+            click.echo(line, err=True)
+            told = line
         time.sleep(0.2)
         answer = ask(server, "GET", f"/api/v1/services/{quoted(answer['id'])}")
     return answer
@@ -180,6 +185,8 @@ def remove(server: str, name: str, wait_s: float) -> None:
     while any(each["id"] == name for each in ask(server, "GET", "/api/v1/services")["services"]):
         if time.monotonic() >= deadline:
             click.echo(f"{name}: REMOVING")
+            if wait_s:
+                fail(f"{name} is not gone after {wait_s:g} s; `bellhop service show {name}` says which device holds it up")
             return
         time.sleep(0.2)
     click.echo(f"{name}: gone")

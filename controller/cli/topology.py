@@ -27,7 +27,12 @@ def check(file: str) -> None:
 
 @click.group()
 def topology() -> None:
-    """Show a network document or the live network."""
+    """Show a network document with every figure and its origin. `bellhop node list` and `link list` show the live network.
+
+    \b
+    Example:
+      bellhop topology show sandbox
+    """
 
 
 @topology.command()
