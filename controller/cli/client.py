@@ -48,7 +48,11 @@ def _answer(url: str, response: http.client.HTTPResponse, data: bytes) -> Any:
 
 
 def _silent(url: str, error: Exception) -> NoReturn:
-    why = "what answers there does not speak HTTP" if isinstance(error, http.client.BadStatusLine) else getattr(error, "strerror", None) or error
+    why = (
+        "what answers there does not speak HTTP"
+        if isinstance(error, http.client.BadStatusLine)
+        else getattr(error, "strerror", None) or error
+    )
     fail(f"no Bellhop answers at {url} ({why}); start a network with `bellhop up sandbox`, or say where one runs: --help names the option")
 
 

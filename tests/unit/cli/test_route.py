@@ -1,0 +1,161 @@
+"""`bellhop route`: the contract that scripts rely on. Keys, exit codes, and what is said when there is no route."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from controller.cli import bellhop
+
+ENTANGLEMENT = {"nodes", "links", "rate_hz", "fidelity", "rounds", "model", "explanation"}
+KEY = {"paths", "rate_bps", "trusted_nodes", "explanation"}
+PATH = {"nodes", "links", "segments", "rate_bps"}
+LIGHT = {"nodes", "links", "cross_connects", "loss_db"}  # and more
+CLASSICAL = {"nodes", "links", "latency_ms"}  # and more
+
+
+def bellhop_route(*words: str) -> Result:
+    return CliRunner().invoke(bellhop, ["route", *words])
+
+
+def routed(*words: str) -> dict[str, Any]:
+    done = bellhop_route(*words, "-o", "json")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == ""
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def refused(*words: str) -> dict[str, Any]:
+    done = bellhop_route(*words, "-o", "json")
+    assert done.exit_code == 3, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer.keys() == {"error", "constraint", "best"}
+    return answer
+
+
+def test_entanglement() -> None:
+    answer = routed("entanglement", "sandbox", "alice", "bob")
+    assert answer.keys() == ENTANGLEMENT
+    assert answer["nodes"] == ["alice", "rep1", "rep2", "bob"]
+    assert len(answer["links"]) == len(answer["rounds"]) == 3
+    assert answer["model"] == "buffered"
+    assert answer["rate_hz"] > 0 and 0.5 < answer["fidelity"] < 1
+    assert all(isinstance(line, str) for line in answer["explanation"])
+
+
+def test_entanglement_floors() -> None:
+    fast = routed("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "0.8")
+    pure = routed("entanglement", "sandbox", "alice", "bob", "--min-rate", "1")
+    both = routed("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "0.9", "--min-rate", "1")
+    assert both["fidelity"] >= 0.9 > fast["fidelity"] and both["rate_hz"] < fast["rate_hz"]  # the highest rate above the floor
+    assert pure["fidelity"] > both["fidelity"] and pure["rate_hz"] >= 1  # the highest fidelity above the floor
+    assert routed("entanglement", "sandbox", "alice", "bob", "--model", "on-demand")["model"] == "on-demand"
+
+
+def test_no_entanglement_of_such_fidelity() -> None:
+    answer = refused("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "0.9999")
+    assert answer["constraint"] == "min_fidelity"
+    assert 0.9 < answer["best"] < 0.9999
+
+
+def test_key() -> None:
+    answer = routed("key", "secoqc", "STP", "FOR")
+    assert answer.keys() == KEY
+    (path,) = answer["paths"]
+    assert path.keys() == PATH
+    assert path["nodes"][0] == "STP" and path["nodes"][-1] == "FOR"
+    assert set(path["segments"]) <= {"relay", "entanglement"}
+    assert answer["trusted_nodes"] == sorted(path["nodes"][1:-1])
+    assert answer["rate_bps"] == path["rate_bps"] > 0
+
+
+def test_key_with_constraints() -> None:
+    assert routed("key", "secoqc", "BRT", "ERD")["trusted_nodes"] == ["SIE"]  # wider than the direct link
+    around = routed("key", "secoqc", "BRT", "ERD", "--avoid", "SIE", "--avoid", "STP", "--max-trusted-nodes", "1", "--shares", "2")
+    assert sorted(path["nodes"] for path in around["paths"]) == [["BRT", "ERD"], ["BRT", "GUD", "ERD"]]
+    assert around["trusted_nodes"] == ["GUD"]
+    assert refused("key", "secoqc", "STP", "FOR", "--max-trusted-nodes", "0")["constraint"] == "max_trusted_nodes"
+    too_much = refused("key", "secoqc", "STP", "FOR", "--rate", "1e9")
+    assert too_much["constraint"] == "rate_bps"
+    assert math.isclose(too_much["best"], routed("key", "secoqc", "STP", "FOR")["rate_bps"])
+
+
+def test_key_shares_go_over_disjoint_paths() -> None:
+    answer = routed("key", "sandbox", "alice", "bob", "--shares", "2")
+    first, second = (set(path["nodes"][1:-1]) for path in answer["paths"])
+    assert first and second
+    assert first.isdisjoint(second)
+    assert set(answer["trusted_nodes"]) == first | second
+    assert answer["rate_bps"] == min(path["rate_bps"] for path in answer["paths"])
+    short = refused("key", "sandbox", "alice", "bob", "--shares", "5")
+    assert (short["constraint"], short["best"]) == ("shares", 4)  # two relayed, one switched, one over repeaters
+
+
+@pytest.mark.parametrize("ends", [("alice", "bob"), ("alice:q9", "bob:q9"), ("ocs1:1", "ocs2:9")], ids=" ".join)
+def test_light(ends: tuple[str, str]) -> None:
+    answer = routed("light", "sandbox", *ends)
+    assert answer.keys() >= LIGHT
+    assert [each["switch"] for each in answer["cross_connects"]] == ["ocs1", "ocs2"]
+    assert all(each.keys() == {"switch", "ingress", "egress"} for each in answer["cross_connects"])
+    assert answer["links"] == ["trunk-a"]
+    assert math.isclose(answer["loss_db"], 2 * 0.8 + 25 * 0.2)
+
+
+def test_light_beyond_the_budget() -> None:
+    answer = refused("light", "sandbox", "alice", "bob", "--max-loss", "3")
+    assert math.isclose(answer["best"], 6.6)
+
+
+def test_classical() -> None:
+    answer = routed("classical", "sandbox", "h1", "h4")
+    assert answer.keys() >= CLASSICAL
+    assert answer["nodes"] == ["h1", "s1", "s2", "s3", "h4"]  # 0.1 + 0.05 ms rather than 0.2 ms
+    assert math.isclose(answer["latency_ms"], 0.17)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("entanglement", "sandbox", "alice", "bobb"), ("'bobb'", "did you mean bob?")),
+        (("key", "sandbox", "alise", "bob"), ("'alise'", "did you mean alice?")),
+        (("key", "sandbox", "alice", "bob", "--avoid", "relay"), ("'relay'", "relay1")),
+        (("light", "sandbox", "alice:q7", "bob"), ("'alice:q7'",)),
+        (("classical", "sandbox", "h1", "h44"), ("'h44'", "did you mean h4?")),
+        (("key", "sandbx", "alice", "bob"), ("'sandbx'", "sandbox")),
+        (("key", "sandbox", "alice"), ("Missing argument 'DST'",)),
+        (("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "1.5"), ("--min-fidelity", "1.5")),
+        (("key", "sandbox", "alice", "bob", "--shares", "0"), ("--shares",)),
+    ],
+)
+@pytest.mark.parametrize("output", ["json", "table"])
+def test_a_wrong_name_or_option_exits_2_and_names_it(words: tuple[str, ...], said: tuple[str, ...], output: str) -> None:
+    done = bellhop_route(*words, "-o", output)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    for each in said:
+        assert each in done.stderr
+
+
+def test_tables_are_for_people() -> None:
+    shown = bellhop_route("key", "sandbox", "alice", "bob", "--shares", "2").stdout.splitlines()
+    assert shown[0] == "2543 bit/s; trusted nodes: relay1, relay2, relay3"
+    assert shown[2:5] == [
+        "PATH  NODES                             BIT/S",
+        "   1  alice - relay3 - bob           2,542.98",
+        "   2  alice - relay1 - relay2 - bob  3,360.41",
+    ]
+    assert any("binding: relay1 -- relay2" in line for line in shown)
+    for words in (("entanglement", "alice", "bob"), ("light", "alice", "bob"), ("classical", "h1", "h4")):
+        done = bellhop_route(words[0], "sandbox", *words[1:])
+        assert done.exit_code == 0 and len(done.stdout.splitlines()) > 5
+
+
+def test_no_route_in_words() -> None:
+    done = bellhop_route("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "0.9999")
+    assert done.exit_code == 3 and done.stdout == ""
+    assert done.stderr.startswith("no route: ") and "min_fidelity, the best there is 0.97" in done.stderr
