@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from controller.physics.bell_diagonal import binary_entropy
-from controller.physics.domain import within
+from controller.physics.domain import whole, within
 from controller.physics.fibre import transmittance
 
 _BACKGROUND_ERROR = 0.5
@@ -18,20 +19,22 @@ class DecoyBb84:
     """A BB84 link with weak coherent pulses and infinitely many decoy intensities (Ma et al., PRA 72, 012326, 2005).
 
     The defaults are the experiment of Gobby, Yuan & Shields (GYS), APL 84, 3762, 2004, on 0.21 dB/km fibre, at the signal intensity that
-    is best for it. Terms of order background x signal are neglected as in the paper, hence the bound on `background_yield`.
+    is best for it. Terms of order background x signal are neglected as in the paper; that overstates errors and clicks, by the share
+    `background_yield` at most.
     Raises ValueError when a parameter is outside the range given.
     """
 
     receiver_efficiency: float = 0.045
     """Detector and receiver optics together, in [0, 1]."""
     background_yield: float = 1.7e-6
-    """Clicks per pulse without light (Y0), in [0, 1e-3]."""
+    """Clicks per pulse without light (Y0), in [0, 1]: dark counts, and noise from data channels."""
     misalignment_error: float = 0.033
     """Share of signal clicks in the wrong detector (e_d), in [0, 1/2]."""
     error_correction_efficiency: float = 1.22
     """Bits disclosed over the Shannon limit (f), at least 1."""
     sifting: float = 0.5
-    """Share of clicks in the same basis (q), in [0, 1]."""
+    """Share of clicks in the same basis (q), in [0, 1]: 1/2, or p^2 -> 1 in efficient BB84 with the key basis chosen with probability p
+    by both (Lo, Chau & Ardehali, J. Cryptology 18, 133, 2005)."""
     intensity: float = 0.48
     """Mean photons per signal pulse (mu), in (0, 1]."""
     clock_hz: float = 2e6
@@ -39,7 +42,7 @@ class DecoyBb84:
 
     def __post_init__(self) -> None:
         within("receiver_efficiency", self.receiver_efficiency, 0, 1)
-        within("background_yield", self.background_yield, 0, 1e-3)
+        within("background_yield", self.background_yield, 0, 1)
         within("misalignment_error", self.misalignment_error, 0, 0.5)
         within("error_correction_efficiency", self.error_correction_efficiency, 1)
         within("sifting", self.sifting, 0, 1)
@@ -49,9 +52,13 @@ class DecoyBb84:
     def _efficiency(self, loss_db: float) -> float:
         return self.receiver_efficiency * transmittance(loss_db)
 
+    def _clicks(self, signal: float) -> float:
+        """Clicks per pulse of which `signal` would be of light."""
+        return min(1.0, self.background_yield + signal)
+
     def _error(self, signal: float) -> float:
-        """Error rate among clicks of which `signal` per pulse are of light; 1/2, that of noise, when there are none."""
-        clicks = self.background_yield + signal
+        """Error rate among those clicks; 1/2, that of noise, when there are none."""
+        clicks = self._clicks(signal)
         if clicks == 0:
             return _BACKGROUND_ERROR
         return min(0.5, (_BACKGROUND_ERROR * self.background_yield + self.misalignment_error * signal) / clicks)
@@ -61,7 +68,7 @@ class DecoyBb84:
 
     def gain(self, loss_db: float) -> float:
         """Clicks per signal pulse (Q_mu), in [0, 1], over a channel of `loss_db` >= 0."""
-        return self.background_yield + self._signal(loss_db)
+        return self._clicks(self._signal(loss_db))
 
     def qber(self, loss_db: float) -> float:
         """Error rate of the sifted signal (E_mu), in [0, 1/2], over a channel of `loss_db` >= 0."""
@@ -73,7 +80,7 @@ class DecoyBb84:
 
     def rate_per_pulse(self, loss_db: float) -> float:
         """Secret bits per pulse over a channel of `loss_db` >= 0; 0 where no key can be made."""
-        single_photon_gain = (self.background_yield + self._efficiency(loss_db)) * self.intensity * math.exp(-self.intensity)
+        single_photon_gain = self._clicks(self._efficiency(loss_db)) * self.intensity * math.exp(-self.intensity)
         secret = single_photon_gain * (1 - binary_entropy(self.single_photon_error(loss_db)))
         disclosed = self.gain(loss_db) * self.error_correction_efficiency * binary_entropy(self.qber(loss_db))
         return max(0.0, self.sifting * (secret - disclosed))
@@ -81,6 +88,25 @@ class DecoyBb84:
     def rate_bps(self, loss_db: float) -> float:
         """Secret bits per second over a channel of `loss_db` >= 0."""
         return self.clock_hz * self.rate_per_pulse(loss_db)
+
+
+def best_intensity(misalignment_error: float, error_correction_efficiency: float = 1.22) -> float:
+    """Signal intensity (photons per pulse) that is best at short distance, where background does not matter; at most 1.
+
+    Solves (1 - mu) exp(-mu) = f h(e_d) / (1 - h(e_d)) for e_d in [0, 1/2] and f >= 1 (Ma et al. 2005, equation 12); 0 where no intensity
+    makes key.
+    """
+    within("misalignment_error", misalignment_error, 0, 0.5)
+    within("error_correction_efficiency", error_correction_efficiency, 1)
+    entropy = binary_entropy(misalignment_error)
+    if (1 + error_correction_efficiency) * entropy >= 1:
+        return 0.0
+    target = error_correction_efficiency * entropy / (1 - entropy)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 - middle) * math.exp(-middle) > target else (low, middle)
+    return (low + high) / 2
 
 
 def bbm92_rate(coincidence_hz: float, qber: float, f_ec: float) -> float:
@@ -93,6 +119,15 @@ def bbm92_rate(coincidence_hz: float, qber: float, f_ec: float) -> float:
     within("qber", qber, 0, 0.5)
     within("f_ec", f_ec, 1)
     return max(0.0, coincidence_hz / 2 * (1 - (f_ec + 1) * binary_entropy(qber)))
+
+
+def six_state_key_fraction(qber: float) -> float:
+    """Asymptotic secret bits per sifted six-state signal of `qber` in [0, 1/2], in [0, 1], with ideal error correction.
+
+    1 - h(Q) - Q - (1 - Q) h((1 - 3Q/2)/(1 - Q)), at least 0 (Lo, Quant. Inf. Comput. 1, 81, 2001); zero from Q = .1262 on.
+    """
+    within("qber", qber, 0, 0.5)
+    return max(0.0, 1 - binary_entropy(qber) - qber - (1 - qber) * binary_entropy((1 - 1.5 * qber) / (1 - qber)))
 
 
 def plob(transmittance: float) -> float:
@@ -111,3 +146,35 @@ def plob_with_station(transmittance: float) -> float:
     """
     within("transmittance", transmittance, 0, 1)
     return plob(math.sqrt(transmittance))
+
+
+LinkMiddle = Literal["none", "source", "station"]
+"""What stands between the ends of a link: nothing, a source of pairs, or a station that measures (twin-field, MDI, heralding)."""
+
+
+def bound_bps(loss_db: float, clock_hz: float, modes: int, middle: LinkMiddle) -> float:
+    """Most secret bits or ebits per second of a link of `loss_db` >= 0 end to end, run at `clock_hz` > 0 in `modes` >= 1 modes at once.
+
+    A source in the middle obeys the bound of a direct link; a measuring station that of one repeater. It bounds key and distillable
+    entanglement, never raw pairs. Infinite for a channel without loss.
+    """
+    within("clock_hz", clock_hz, 0, open_low=True)
+    whole("modes", modes, 1, 1_000_000_000)
+    capacity = plob_with_station if middle == "station" else plob
+    return clock_hz * modes * capacity(transmittance(loss_db))
+
+
+def bound_warning(rate_bps: float, loss_db: float, clock_hz: float, modes: int = 1, middle: LinkMiddle = "none") -> str | None:
+    """A warning when a declared `rate_bps` >= 0 exceeds `bound_bps` of its link, None when it does not.
+
+    A warning and no refusal: the declared loss or clock may be the figure that is wrong.
+    """
+    within("rate_bps", rate_bps, 0)
+    bound = bound_bps(loss_db, clock_hz, modes, middle)
+    if rate_bps <= bound:
+        return None
+    law = "-log2(1 - sqrt(eta)), with a station between" if middle == "station" else "-log2(1 - eta), without a repeater"
+    return (
+        f"{rate_bps:g} bit/s is above {bound:g} bit/s, the most that physics allows over {loss_db:g} dB at {clock_hz:g} pulses/s"
+        f" in {modes} mode{'s' if modes > 1 else ''} ({law}): check the rate, the loss and the clock"
+    )

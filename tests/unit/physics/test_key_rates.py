@@ -15,7 +15,7 @@ losses = st.floats(0, 400)
 links = st.builds(
     DecoyBb84,
     receiver_efficiency=st.floats(0, 1),
-    background_yield=st.floats(0, 1e-3),
+    background_yield=st.one_of(st.floats(0, 1e-3), st.floats(0, 1)),
     misalignment_error=st.floats(0, 0.5),
     error_correction_efficiency=st.floats(1, 2),
     sifting=st.floats(0, 1),
@@ -128,7 +128,7 @@ def test_worse_error_correction_never_helps(qber: float, f1: float, f2: float) -
     ("name", "bad"),
     [
         ("receiver_efficiency", 1.1),
-        ("background_yield", 0.01),
+        ("background_yield", 1.1),
         ("misalignment_error", 0.6),
         ("error_correction_efficiency", 0.9),
         ("sifting", -0.1),
