@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,16 +37,22 @@ class Store:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._watchers: list[Callable[[Mapping[str, Any]], None]] = []
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path} cannot be opened as a store: {error}") from None
+        try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("BEGIN IMMEDIATE")
             self._prepare()
             self._db.execute("COMMIT")
+        except StoreError:
+            self._db.close()
+            raise
         except sqlite3.DatabaseError as error:
+            self._db.close()
             if "locked" in str(error):
                 raise StoreError(f"{path} is in use by another controller; stop it, or give this one a store of its own") from None
             raise StoreError(f"{path} cannot be used as a store: {error}; move it away to start anew") from None
@@ -99,19 +105,7 @@ class Store:
                     )
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        for watcher in self._watchers:
-            watcher(changes)
         return new
-
-    def watch(self, watcher: Callable[[Mapping[str, Any]], None], prefixes: Iterable[str] = ("",)) -> None:
-        """Call `watcher` with the changes under these prefixes after every commit."""
-        wanted = tuple(prefixes)
-
-        def filtered(changes: Mapping[str, Any]) -> None:
-            mine = {key: value for key, value in changes.items() if key.startswith(wanted)}
-            if mine:
-                watcher(mine)
-
-        self._watchers.append(filtered)
