@@ -44,7 +44,9 @@ class EventLog:
         return [event for event in self._events if event.number > number]
 
     async def follow(self, number: int) -> AsyncIterator[Event]:
-        """Events after `number`, kept ones first, then as they come."""
+        """Events after `number`, kept ones first, then as they come. A number not reached yet is from before a restart: all are new then."""
+        if number > self.number:
+            number = 0
         while True:
             published = self._published
             for event in self.after(number):
