@@ -94,19 +94,22 @@ class Planner:
         revision = topology.revision
         if self._pickled[0] != revision:
             self._pickled = revision, pickle.dumps(topology)
-        for network in (None, self._pickled[1], self._pickled[1]):
+        pickled = self._pickled[1]
+        for network in (None, pickled, pickled):
+            executor = self._executor
             try:
-                result = await asyncio.wrap_future(self._executor.submit(_job, revision, topology.name, network, work, arguments))
+                result = await asyncio.wrap_future(executor.submit(_job, revision, topology.name, network, work, arguments))
             except BrokenProcessPool:
-                self.restarts += 1
-                self._executor = _own_pool()
+                if self._executor is executor:  # not replaced yet by another job that was in it
+                    self.restarts += 1
+                    self._executor = _own_pool()
                 continue
             if result != _LACKING:
                 return result
         raise RuntimeError(f"the planner's worker process keeps dying in {work.__qualname__}; see the log for its last words")
 
     def close(self) -> None:
-        """Stop the worker; a job under way is given up."""
+        """Stop the worker when the job under way is done; those that wait are given up."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
