@@ -11,7 +11,7 @@ from typing import Any
 
 from controller.network.model import Node, parse_end
 from controller.routing.classical import ClassicalRoute, classical
-from controller.services.app import App, FlowRule, Item, Ledger, NoRoute, Plan, Request, State, Topology, cookie
+from controller.services.app import App, FlowRule, Item, Ledger, NoRoute, Plan, Request, Reservation, State, Topology, cookie
 
 PACKET_PRIORITY = 1000
 ARP_PRIORITY = 1001
@@ -23,11 +23,18 @@ class Connectivity(Request):
 
 
 def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger, now_s: float) -> Plan:
-    """Rules on every switch of the path. Raises NoRoute when an end is no host, lacks its addresses, or cannot be reached."""
+    """Rules on every switch of the path.
+
+    Raises NoRoute when an end is no host, lacks its addresses, cannot be reached, or when the two are connected already: a second
+    service's rules would have the same matches.
+    """
     for name in request.ends:
         node = network.node(name)
         if node.kind != "host" or node.ip is None or node.mac is None:
             raise NoRoute(f"{name} is no host with ip and mac in the network document", "ends", None)
+    pair = f"hosts:{','.join(sorted(request.ends))}"
+    if ledger.reserved().get(pair):
+        raise NoRoute(f"{' and '.join(request.ends)} are connected by another service already", "ends", None)
     route = classical(network, *request.ends)
     there, back = (network.node(name) for name in request.ends)
     desired: dict[str, list[Item]] = {}
@@ -39,6 +46,7 @@ def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger,
         desired={switch: tuple(rules) for switch, rules in desired.items()},
         touches=frozenset(route.nodes) | frozenset(route.links),
         route=route.to_json(),
+        reservations=(Reservation(pair, 1.0),),
         explanation=route.explanation,
     )
 
@@ -52,6 +60,8 @@ def _steps(route: ClassicalRoute) -> list[tuple[str, int, int]]:
             raise NoRoute(
                 f"the document names no port where the path passes {inward.node}; write its ends as {inward.node}:1", "ports", None
             )
+        if not (inward.port.isdecimal() and outward.port.isdecimal()):
+            raise NoRoute(f"the ports {inward} and {outward} of the path are no OpenFlow port numbers", "ports", None)
         steps.append((inward.node, int(inward.port), int(outward.port)))
     return steps
 
