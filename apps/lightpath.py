@@ -10,6 +10,7 @@ from pydantic import Field
 
 from controller.network.model import Module, parse_end
 from controller.routing.lightpath import LightRoute, light
+from controller.routing.plant import crossing_loss_db
 from controller.services.app import App, CrossConnect, Item, Ledger, Plan, Request, Reservation, State, Topology
 
 DARK_DBM = -55.0
@@ -30,15 +31,16 @@ def plan(service: str, request: Lightpath, network: Topology, ledger: Ledger, no
     route = light(network, *request.ends, max_loss_db=request.max_loss_db, taken=taken)
     if _is_receiver(network, route.ports[0]):
         route = light(network, *reversed(request.ends), max_loss_db=request.max_loss_db, taken=taken)
+    hops = _hops(network, route)
     desired: dict[str, tuple[Item, ...]] = {}
     for each in route.cross_connects:
         desired[each.switch] = (*desired.get(each.switch, ()), CrossConnect(each.ingress, each.egress))
     return Plan(
         desired=desired,
         touches=frozenset(route.nodes) | frozenset(route.links),
-        route={**route.to_json(), "hops": _hops(network, route)},
+        route={**route.to_json(), "hops": hops},
         reservations=tuple(Reservation(f"port:{port}", 1.0) for port in route.ports),
-        expected_power_dbm=_expected_power(network, route),
+        expected_power_dbm=_expected_power(network, hops),
         explanation=route.explanation,
     )
 
@@ -64,16 +66,24 @@ def _is_receiver(network: Topology, port: str) -> bool:
     return module is not None and module.role == "rx"
 
 
-def _expected_power(network: Topology, route: LightRoute) -> dict[str, dict[int, float]]:
+def _expected_power(network: Topology, hops: list[dict[str, str | None]]) -> dict[str, dict[int, float]]:
     """What the last switch's monitor should read where the light leaves it towards the receiver; nothing when no transmitter is known."""
-    transmitter = _module(network, route.ports[0])
-    if transmitter is None or not route.cross_connects:
-        return {}
-    last = route.cross_connects[-1]
-    exit_port = next(port for port in reversed(route.ports) if parse_end(port).node == last.switch)
-    after = route.ports.index(exit_port)
-    tail = light(network, exit_port, route.ports[-1]).loss_db if after < len(route.ports) - 1 else 0.0
-    return {last.switch: {int(parse_end(exit_port).port or 0): transmitter.launch_dbm - (route.loss_db - tail)}}
+    transmitter = _module(network, str(hops[0]["from"]))
+    expected: dict[str, dict[int, float]] = {}
+    if transmitter is None or transmitter.role not in ("tx", "tx-rx"):
+        return expected
+    power_dbm = transmitter.launch_dbm
+    for hop in hops:
+        here, there = parse_end(str(hop["from"])), parse_end(str(hop["to"]))
+        if hop["link"]:
+            figure = network.figure(network.link(hop["link"]), "loss_db")
+            power_dbm -= figure.value if figure else 0.0
+        elif here.node == there.node:
+            node = network.node(here.node)
+            power_dbm -= crossing_loss_db(node, here.port or "", there.port or "") or 0.0
+            if node.kind == "optical-switch":
+                expected = {here.node: {int(there.port or 0): power_dbm}}
+    return expected
 
 
 def serving(service: str, plan: Plan, states: Mapping[str, State]) -> str:
