@@ -63,14 +63,10 @@ class Book:
     def of(self, device: str) -> Desired:
         return self.desired.get(device, Desired({}))
 
-    def put(self, service: Service) -> None:
-        """Keep a service whose desired state is unchanged."""
-        self._commit({f"service/{service.id}": service}, {})
-
     def commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> frozenset[str]:
-        """Make the plans of `changed` services the desired state (no items for those not to be delivered) and drop `gone` ones, as one change.
+        """Keep `changed` services, make their plans the desired state (no items for those not to be delivered) and drop `gone` ones: one change.
 
-        Returns the devices concerned.
+        Returns the devices of which something else is desired now. Raises Conflict when the store has moved on.
         """
         changed = list(changed)
         desired: dict[str, Desired] = {}
@@ -83,16 +79,19 @@ class Book:
             for device in sorted(holding | per_device.keys()):
                 before = desired.get(device, self.of(device))
                 desired[device] = before.replace(name, tuple(per_device.get(device, ())))
+        desired = {device: each for device, each in desired.items() if each != self.of(device)}
         self._commit(services, desired)
         return frozenset(desired)
 
-    def forget_absent(self, device: str, gone: Iterable[Item]) -> None:
-        """These items were read to be gone from the device."""
-        before = self.of(device)
-        gone = set(gone)
-        left = tuple(item for item in before.absent if item not in gone)
-        if left != before.absent:
-            self._commit({}, {device: Desired(before.present, left)})
+    def forget_absent(self, held: Mapping[str, frozenset[Item]]) -> None:
+        """By device, all that it was read to hold: what was to be gone and is not among it is gone."""
+        left = {
+            device: Desired(before.present, tuple(item for item in before.absent if item in items))
+            for device, items in held.items()
+            if not items.issuperset((before := self.of(device)).absent)
+        }
+        if left:
+            self._commit({}, left)
 
     def _commit(self, services: Mapping[str, Service | None], desired: Mapping[str, Desired]) -> None:
         changes: dict[str, Any] = {

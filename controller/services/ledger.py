@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """`amount` of a resource from `start_s` until `end_s` (seconds since the epoch; infinity for no end).
 
-    Resources are `port:<switch>:<port>` (amount 1: exclusive), `key:<link id>` in bit/s, `capacity:<link id>` in Mbit/s.
+    Resources are `port:<switch>:<port>` and `hosts:<host>,<host>` (amount 1: exclusive), `key:<link id>` in bit/s.
     """
 
     resource: str
@@ -35,6 +35,18 @@ class Ledger:
                 if each.start_s < end_s and each.end_s > start_s:
                     by_resource.setdefault(each.resource, []).append(each)
         return {resource: _peak(each, start_s) for resource, each in by_resource.items()}
+
+    def during(self, start_s: float, end_s: float) -> Ledger:
+        """What of it holds within the interval [start, end)."""
+        entries = {
+            name: tuple(
+                replace(each, start_s=max(each.start_s, start_s), end_s=min(each.end_s, end_s))
+                for each in entry
+                if each.start_s < end_s and each.end_s > start_s
+            )
+            for name, entry in self.entries.items()
+        }
+        return Ledger(entries, self.revision)
 
     def without(self, services: Iterable[str]) -> Ledger:
         """The ledger as it would be if these services were gone."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from controller.services.app import cookie
 from controller.services.desired import Book
 from controller.services.stages import stages
-from controller.southbound.device import Device, DeviceError, Diff, Item, Refused, State, diff
+from controller.southbound.device import Device, DeviceError, Diff, FlowRule, Item, KeyRelay, Refused, State, Unreachable, diff, order
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +25,17 @@ SWEEP_S = 30.0
 """How often every device is read again without a cause."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
+CALL_S = 30.0
+"""How long a driver may take for one call; drivers have shorter limits of their own, this one keeps the round from standing still."""
+
+Answer = TypeVar("Answer")
+Parts = dict[str, Diff]
+"""One device's diff by the service each item is for; under "" what no service has any more."""
 
 
 @dataclass(slots=True)
 class DeviceView:
-    """What is known of one device: its last reading, what was to change then, and its last trouble."""
+    """What is known of one device: its last reading, what was to change then, when it was last changed, and its last trouble."""
 
     state: State | None = None
     diff: Diff | None = None
@@ -33,11 +43,16 @@ class DeviceView:
     reads: int = 0
     applies: int = 0
     failures: int = 0
+    changed_s: float = float("-inf")
+    """Monotonic."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One call at a time, so that a reading is never older than the change it is compared with."""
 
 
 @dataclass(slots=True)
 class Reconciler:
-    """Owns the devices. `book` says what they should hold; `settled` is called after a round with the devices that were read.
+    """Owns the devices. `book` says what they should hold; `settled` is called after a round with the devices that were read and the
+    services that a device refused, with its reason.
 
     With `observe` it reads and compares, and writes nothing.
     """
@@ -45,7 +60,7 @@ class Reconciler:
     devices: Mapping[str, Device]
     book: Book
     settled: Callable[[frozenset[str], Mapping[str, str]], None]
-    light_order: Callable[[], Mapping[str, int]]
+    light_order: Callable[[], Mapping[tuple[str, int, int], int]]
     observe: bool = False
     views: dict[str, DeviceView] = field(default_factory=dict)
     rounds: int = 0
@@ -62,123 +77,222 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        loop = asyncio.get_running_loop()
+        sweep_s = loop.time() + SWEEP_S
         while True:
-            try:
-                async with asyncio.timeout(SWEEP_S):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(sweep_s):
                     await self._wake.wait()
-            except TimeoutError:
+            if loop.time() >= sweep_s:
                 self._dirty.update(self.devices)
+                sweep_s = loop.time() + SWEEP_S
             self._wake.clear()
             batch, self._dirty = self._dirty, set()
             failed = await self._round(batch)
             if failed:
-                asyncio.get_running_loop().call_later(RETRY_S, self.mark, failed)
+                loop.call_later(RETRY_S, self.mark, failed)
 
     async def _round(self, batch: set[str]) -> set[str]:
-        """One pass over these devices. Returns those to try again."""
+        """One pass over these devices and those already known to differ. Returns those to try again."""
         self.rounds += 1
+        batch = batch | {name for name, view in self.views.items() if view.diff is not None and not view.diff.empty}
         batch = {name for name in batch if self.devices[name].connected}
-        diffs = await self._read(batch)
+        diffs = await self._read(batch, forget=not self.observe)
         refused: dict[str, str] = {}
         failed = batch - diffs.keys()
         if not self.observe:
-            held = self._items_of(self._services_on({name for name, device in self.devices.items() if not device.connected} | failed))
-            wanted = {name: _without(each, held) for name, each in diffs.items()}
-            refused, unanswered = await self._check({name: each for name, each in wanted.items() if not each.empty})
-            blocked = self._items_of({service for name in refused | unanswered for service in self._owners(wanted[name])})
-            wanted = {name: _without(each, blocked) for name, each in wanted.items() if name not in unanswered}
-            failed |= unanswered.keys() | await self._apply(list(wanted.values()), refused)
+            held = self._held(failed)
+            work = {name: self._parts(each, held) for name, each in diffs.items() if not each.empty}
+            failed |= await self._check(work, refused)
+            failed |= await self._apply(work, refused)
         self.settled(frozenset(diffs), refused)
-        return failed - refused.keys()
+        return failed
 
     async def read(self, names: Iterable[str]) -> dict[str, Diff]:
         """Read these devices now and compare, without changing anything."""
-        return await self._read({name for name in names if self.devices[name].connected})
+        return await self._read({name for name in names if name in self.devices and self.devices[name].connected}, forget=False)
 
-    async def _read(self, names: set[str]) -> dict[str, Diff]:
+    async def _read(self, names: set[str], *, forget: bool) -> dict[str, Diff]:
+        """The differences of those that answered. `forget` what was to be gone and is: only between changes can that be known."""
         ordered = sorted(names)
         results = await asyncio.gather(*(self._read_one(name) for name in ordered))
-        return {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
+        states = {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
+        if forget:
+            self.book.forget_absent({name: state.items for name, state in states.items()})
+        for name, state in states.items():
+            desired = self.book.of(name)
+            self.views[name].diff = diff(name, state.items, desired.items(), frozenset(desired.absent))
+        return {name: each for name in states if (each := self.views[name].diff) is not None}
 
-    async def _read_one(self, name: str) -> Diff | None:
-        view = self.views[name]
-        try:
-            view.state = await self.devices[name].read()
-        except DeviceError as error:
-            view.trouble = error.what
-            view.failures += 1
+    async def _read_one(self, name: str) -> State | None:
+        state = await self._call(name, self.devices[name].read)
+        if isinstance(state, DeviceError):
             return None
+        view = self.views[name]
+        view.state, view.trouble = state, ""
         view.reads += 1
-        view.trouble = ""
-        desired = self.book.of(name)
-        view.diff = diff(name, view.state.items, desired.items(), frozenset(desired.absent))
-        if not self.observe:
-            self.book.forget_absent(name, (item for item in desired.absent if item not in view.state.items))
-        return view.diff
+        return state
 
-    def _services_on(self, devices: Iterable[str]) -> set[str]:
-        """Services that need one of these devices: while it cannot be reached they are not programmed elsewhere either."""
-        return {service for name in devices for service in self.book.of(name).present}
+    async def _call(self, name: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer | DeviceError:
+        """What a driver answers; what goes wrong is an answer, too, and noted as the device's trouble."""
+        view = self.views[name]
+        error: DeviceError
+        async with view.lock:
+            try:
+                async with asyncio.timeout(CALL_S):
+                    return await call()
+            except DeviceError as own:
+                error = own
+            except TimeoutError:
+                error = Unreachable(name, f"no answer within {CALL_S:g} s")
+            except Exception as unforeseen:
+                log.exception("the driver of %s failed", name)
+                error = Unreachable(name, f"its driver failed: {unforeseen!r}")
+        log.warning("%s", error)
+        view.trouble = error.what
+        view.failures += 1
+        return error
 
-    def _owners(self, each: Diff) -> set[str]:
-        """Services whose items a diff adds."""
-        added = set(each.add)
-        return {service for service, items in self.book.of(each.device).present.items() if not added.isdisjoint(items)}
+    def _held(self, failed: set[str]) -> set[str]:
+        """Services that need a device which cannot be asked and was not read to hold what they need: they are not half programmed."""
+        held = set()
+        for name, desired in self.book.desired.items():
+            if name in failed or name not in self.devices or not self.devices[name].connected:
+                view = self.views.get(name)
+                known = view.state.items if view is not None and view.state is not None else frozenset()
+                held |= {service for service, items in desired.present.items() if not known.issuperset(items)}
+        return held
 
-    def _items_of(self, services: set[str]) -> frozenset[Item]:
-        return frozenset(item for each in self.book.desired.values() for service in services for item in each.present.get(service, ()))
+    def _parts(self, each: Diff, held: set[str]) -> Parts:
+        """The diff by service, without those that are held: what they have stays until what replaces it can be put there."""
+        present = self.book.of(each.device).present
+        owners: dict[Item, str] = {item: service for service, items in present.items() for item in items}
+        delivered = [name for name, service in self.book.services.items() if service.delivered]
+        cookies = {cookie(name): name for name in delivered} if any(isinstance(item, FlowRule) for item in each.remove) else {}
 
-    async def _check(self, diffs: Mapping[str, Diff]) -> tuple[dict[str, str], dict[str, str]]:
-        """Asked before the first stage: what devices would refuse, and which did not answer, by device."""
-        refused: dict[str, str] = {}
-        unanswered: dict[str, str] = {}
+        def leaving(item: Item) -> str:
+            match item:
+                case FlowRule():
+                    return cookies.get(item.cookie, "")
+                case KeyRelay() if item.service in delivered:
+                    return item.service
+            return ""
 
-        async def ask(name: str, each: Diff) -> None:
-            taken = {item.key for item in each.foreign}
-            clash = [item for item in each.add if item.key in taken]
+        cut: dict[str, tuple[list[Item], list[Item]]] = {}
+        for item in each.add:
+            cut.setdefault(owners[item], ([], []))[0].append(item)
+        for item in each.remove:
+            cut.setdefault(leaving(item), ([], []))[1].append(item)
+        return {
+            service: Diff(each.device, add=tuple(add), remove=tuple(remove), foreign=each.foreign)
+            for service, (add, remove) in cut.items()
+            if service not in held
+        }
+
+    async def _check(self, work: dict[str, Parts], refused: dict[str, str]) -> set[str]:
+        """Asked before the first stage: what devices would refuse. Services refused, and devices that did not answer, leave `work`.
+
+        Returns the devices to try again.
+        """
+        results = await asyncio.gather(*(self._check_one(name, parts, refused) for name, parts in sorted(work.items())))
+        failed = {name for name, passed in zip(sorted(work), results, strict=True) if not passed}
+        _drop(work, failed, set(refused))
+        return failed
+
+    async def _check_one(self, name: str, parts: Parts, refused: dict[str, str]) -> bool:
+        """Whether the device may be changed now; services it would refuse are named in `refused`."""
+        for service, part in parts.items():
+            taken = {item.key for item in part.foreign}
+            clash = [item for item in part.add if item.key in taken]
             if clash:
-                refused[name] = f"{name}: {clash[0]} would replace what somebody else put there; remove that, or ask for other ends"
-            elif "validate" in self.devices[name].capabilities:
-                try:
-                    faults = await self.devices[name].check(each)
-                except DeviceError as error:
-                    unanswered[name] = self.views[name].trouble = error.what
-                else:
-                    if faults:
-                        refused[name] = f"{name}: {'; '.join(faults)}"
+                refused[service] = f"{name}: {clash[0]} would replace what somebody else put there; remove that, or ask for other ends"
+        mine = sorted(service for service in parts if service and service not in refused)
+        if "validate" not in self.devices[name].capabilities or not (mine or "" in parts):
+            return True
+        faults = await self._faults(name, [parts[service] for service in ("", *mine) if service in parts])
+        if isinstance(faults, DeviceError):
+            return False
+        if faults and not mine:
+            self.views[name].trouble = "; ".join(faults)
+            return False
+        if faults:
+            blame = dict.fromkeys(mine, faults)
+            if len(mine) > 1:
+                for service in mine:
+                    alone = await self._faults(name, [parts[each] for each in ("", service) if each in parts])
+                    if isinstance(alone, DeviceError):
+                        return False
+                    blame[service] = alone
+            if not any(blame.values()):
+                blame = dict.fromkeys(mine, faults)
+            refused.update({service: f"{name}: {'; '.join(what)}" for service, what in blame.items() if what})
+        return True
 
-        await asyncio.gather(*(ask(name, each) for name, each in sorted(diffs.items())))
-        return refused, unanswered
+    async def _faults(self, name: str, parts: list[Diff]) -> list[str] | DeviceError:
+        return await self._call(name, lambda: self.devices[name].check(_merged(name, parts)))
 
-    async def _apply(self, diffs: list[Diff], refused: dict[str, str]) -> set[str]:
-        """Apply in stages and read back. Returns the devices to try again; when one fails, later stages are not begun.
+    async def _apply(self, work: dict[str, Parts], refused: dict[str, str]) -> set[str]:
+        """Apply in stages and read back. Returns the devices to try again.
 
-        What a device refuses now is added to `refused`.
+        When a device fails, the services with a part in its change go no further, and nor does the device; the others go on. What a
+        device refuses now is added to `refused`.
         """
         failed: set[str] = set()
         touched: set[str] = set()
-        for stage in stages(diffs, self.light_order()):
-            touched |= stage.keys()
-            results = await asyncio.gather(*(self._apply_one(name, each, refused) for name, each in stage.items()))
-            if not all(results):
-                failed = {each.device for each in diffs if not each.empty}
-                break
-        return failed | (touched - (await self._read(touched)).keys())
+        for stage in stages([_merged(name, list(parts.values())) for name, parts in work.items()], self.light_order()):
+            calls: dict[str, Parts] = {}
+            for name, whole in stage.items():
+                common = {service: _common(whole, part) for service, part in sorted(work[name].items())}
+                if parts := {service: part for service, part in common.items() if not part.empty}:
+                    calls[name] = parts
+            touched |= calls.keys()
+            results = await asyncio.gather(*(self._apply_one(name, parts, refused) for name, parts in calls.items()))
+            down = {name for name, done in zip(calls, results, strict=True) if not done}
+            lost = set(refused) | {service for name in down for service in work[name] if service}
+            failed |= down | {name for name, parts in work.items() if not lost.isdisjoint(parts)}
+            _drop(work, down, lost)
+        return failed | (touched - (await self._read(touched, forget=True)).keys())
 
-    async def _apply_one(self, name: str, each: Diff, refused: dict[str, str]) -> bool:
+    async def _apply_one(self, name: str, parts: Parts, refused: dict[str, str]) -> bool:
+        """Whether the device took the change; of what it refuses, each service's part is tried alone to find out whose it is."""
+        answer = await self._change(name, _merged(name, list(parts.values())))
+        if isinstance(answer, Refused) and len(parts) > 1:
+            for service, part in parts.items():
+                alone = await self._change(name, part)
+                if isinstance(alone, Refused) and service:
+                    refused[service] = str(alone)
+                elif isinstance(alone, DeviceError):
+                    return False
+            return True
+        if isinstance(answer, Refused) and "" not in parts:
+            refused[next(iter(parts))] = str(answer)
+            return True
+        return not isinstance(answer, DeviceError)
+
+    async def _change(self, name: str, each: Diff) -> DeviceError | None:
         view = self.views[name]
-        try:
-            await self.devices[name].apply(each)
-        except DeviceError as error:
-            log.warning("%s", error)
-            view.trouble = error.what
-            view.failures += 1
-            if isinstance(error, Refused):
-                refused[name] = str(error)
-            return False
-        view.applies += 1
-        return True
+        answer = await self._call(name, lambda: self.devices[name].apply(each))
+        view.changed_s = time.monotonic()
+        view.applies += answer is None
+        return answer
 
 
-def _without(each: Diff, held: frozenset[Item]) -> Diff:
-    return Diff(each.device, tuple(item for item in each.add if item not in held), each.remove, each.foreign)
+def _drop(work: dict[str, Parts], devices: set[str], services: set[str]) -> None:
+    """Take devices, and services on every device, out of the work; a device that goes takes the services with a part in it along."""
+    services = services | {service for name in devices for service in work.get(name, ()) if service}
+    for name in list(work):
+        work[name] = {} if name in devices else {service: part for service, part in work[name].items() if service not in services}
+
+
+def _merged(device: str, parts: list[Diff]) -> Diff:
+    return Diff(
+        device,
+        add=order(item for part in parts for item in part.add),
+        remove=order(item for part in parts for item in part.remove),
+        foreign=parts[0].foreign if parts else (),
+    )
+
+
+def _common(a: Diff, b: Diff) -> Diff:
+    add, remove = set(b.add), set(b.remove)
+    return Diff(a.device, tuple(item for item in a.add if item in add), tuple(item for item in a.remove if item in remove), b.foreign)

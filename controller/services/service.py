@@ -27,7 +27,11 @@ ServiceId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$", m
 
 
 class Service(BaseModel):
-    """One service. `parent` names the service this one is a companion of. Times are seconds since the epoch."""
+    """One service. Times are seconds since the epoch.
+
+    `companions` names the services that must stand for this one to serve; `parent` the service for which a companion was made. A companion
+    may be shared, starts with the first and goes with the last that needs it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +42,7 @@ class Service(BaseModel):
     state: ServiceState = "REQUESTED"
     reason: str = ""
     parent: str | None = None
+    companions: tuple[str, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
     created_s: float = 0.0

@@ -14,13 +14,16 @@ from controller.southbound.device import CrossConnect, Diff, FlowRule, Item, Key
 Stage = dict[str, Diff]
 
 
-def stages(diffs: Iterable[Diff], light_order: Mapping[str, int]) -> list[Stage]:
+def stages(diffs: Iterable[Diff], light_order: Mapping[tuple[str, int, int], int]) -> list[Stage]:
     """The diffs cut into stages; within one, devices are independent and go in parallel, one diff per device.
 
-    `light_order` numbers optical switches along their lightpaths from the source (0): additions go from the highest number down, so the
-    switch that the source feeds is last. Every item of the diffs is in exactly one stage.
+    `light_order` numbers cross-connects (switch, ingress, egress) along their lightpaths from the source (0): additions go from the highest
+    number down, so the switch that the source feeds is last. Every item of the diffs is in exactly one stage.
     """
     numbered: dict[tuple[int, int], dict[str, tuple[list[Item], list[Item]]]] = {}
+
+    def place(device: str, item: Item) -> int:
+        return light_order.get((device, item.ingress, item.egress), 0) if isinstance(item, CrossConnect) else 0
 
     def put(rank: tuple[int, int], device: str, item: Item, *, remove: bool) -> None:
         add_remove = numbered.setdefault(rank, {}).setdefault(device, ([], []))
@@ -28,9 +31,9 @@ def stages(diffs: Iterable[Diff], light_order: Mapping[str, int]) -> list[Stage]
 
     for each in diffs:
         for item in each.remove:
-            put(_removal_rank(item, light_order.get(each.device, 0)), each.device, item, remove=True)
+            put(_removal_rank(item, place(each.device, item)), each.device, item, remove=True)
         for item in each.add:
-            put(_addition_rank(item, light_order.get(each.device, 0)), each.device, item, remove=False)
+            put(_addition_rank(item, place(each.device, item)), each.device, item, remove=False)
     return [
         {device: Diff(device, add=order(add), remove=order(remove)) for device, (add, remove) in sorted(devices.items())}
         for _, devices in sorted(numbered.items())
