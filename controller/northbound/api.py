@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -30,10 +31,13 @@ from controller.southbound.device import Diff, State
 KEEP_ALIVE_S = 10.0
 
 
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
 class Asked(BaseModel):
     """The body of POST /services."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     kind: str
     request: dict[str, Any]
@@ -46,7 +50,7 @@ class Asked(BaseModel):
 class Administered(BaseModel):
     """The body of PATCH /nodes/{name} and /links/{id}."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     admin: Literal["enabled", "draining", "disabled"]
 
@@ -54,7 +58,7 @@ class Administered(BaseModel):
 class RouteQuery(BaseModel):
     """The query of GET /routes/{kind}; which parameters count depends on the kind."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     src: str
     dst: str
@@ -79,20 +83,24 @@ async def serve(face: Face, host: str, port: int) -> AsyncIterator[str]:
     app.add_routes(ROUTES)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    site = web.TCPSite(runner, host, port)
     try:
-        await site.start()
+        await _listen(runner, host, port)
         bound = runner.addresses[0][1]
-        yield f"http://{host}:{bound}"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    finally:
+        face.stopping = True
+        face.events.publish("controller.stopping")
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         what = f"port {port} on {host} is taken: stop the program that holds it (`ss -ltnp 'sport = :{port}'` names it) or choose another API port in the settings"
         raise OSError(errno.EADDRINUSE, what) from None
-    finally:
-        face.stopping = True
-        face.events.publish("controller.stopping")
-        await runner.cleanup()
 
 
 def _json(answer: Any, status: int = 200) -> web.Response:
@@ -282,20 +290,42 @@ async def get_device(request: web.Request) -> web.Response:
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
-    """Server-sent events; `Last-Event-ID` (or `?after=`) resumes, without it the stream begins with what comes next."""
+    """Server-sent events; `Last-Event-ID` (or `?after=`) resumes, without it the stream begins with what comes next.
+
+    A number this controller has not reached is one of an earlier run: the stream then begins with the first event of this run.
+    """
     face = request.app[FACE]
     resume = request.headers.get("Last-Event-ID", request.query.get("after", str(face.events.number)))
     if not resume.isdecimal():
         raise WrongRequest([("Last-Event-ID", f"'{resume}' is no event number")])
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
-    await response.write(b": following\n\n")
-    async for event in face.events.follow(int(resume)):
-        data = json.dumps({"time_s": event.time_s, **event.data}, default=_plain)
-        await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode())
-        if face.stopping:
-            break
+    after = int(resume) if int(resume) <= face.events.number else 0
+    writing = [asyncio.create_task(_send_events(face, response, after)), asyncio.create_task(_keep_alive(response))]
+    try:
+        await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
     return response
+
+
+async def _send_events(face: Face, response: web.StreamResponse, after: int) -> None:
+    with suppress(ConnectionResetError):  # the reader has gone
+        async for event in face.events.follow(after):
+            data = json.dumps({"time_s": event.time_s, **event.data}, default=_plain)
+            await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+            if face.stopping:
+                break
+
+
+async def _keep_alive(response: web.StreamResponse) -> None:
+    """A comment now and then: the reader sees that we live, and we see when it has gone."""
+    with suppress(ConnectionResetError):
+        while True:
+            await response.write(b": still here\n\n")
+            await asyncio.sleep(KEEP_ALIVE_S)
 
 
 async def healthz(request: web.Request) -> web.Response:

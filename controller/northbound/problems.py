@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,11 +16,11 @@ from controller.services.planner import WrongRequest
 log = logging.getLogger(__name__)
 
 
-def problem(status: int, title: str, detail: str, **more: Any) -> web.Response:
+def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> web.Response:
     """An `application/problem+json` response; `more` are extension members."""
     kind = f"urn:bellhop:problem:{title.lower().replace(' ', '-')}"
     body = {"type": kind, "title": title, "status": status, "detail": detail, **more}
-    return web.json_response(body, status=status, content_type="application/problem+json")
+    return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
 
 
 @web.middleware
@@ -38,6 +38,13 @@ async def as_problems(request: web.Request, handler: Callable[[web.Request], Awa
         return problem(409, "Conflict", str(conflict))
     except WrongRequest as wrong:
         return problem(422, "Wrong request", str(wrong), faults=[{"path": path, "what": what} for path, what in wrong.faults])
+    except web.HTTPNotFound:
+        return problem(
+            404, "Not Found", f"there is nothing at {request.path}; the interface is under /api/v1, /metrics, /healthz and /readyz"
+        )
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return problem(405, error.reason, f"{request.path} does not take {request.method}; it takes {allowed}", {"Allow": allowed})
     except web.HTTPException as error:
         if error.status < 400:
             raise
