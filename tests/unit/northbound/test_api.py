@@ -1,0 +1,212 @@
+"""Every path of /api/v1 against a running controller with emulated switches."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from controller.southbound.device import Diff, FlowRule
+
+CONNECTIVITY = {"kind": "connectivity", "request": {"ends": ["h1", "h4"]}}
+
+
+async def test_topology(controller: Any) -> None:
+    answer = await controller.ask("GET", "/api/v1/topology")
+    assert answer["name"] == "sandbox" and answer["revision"] == controller.daemon.topology.revision
+    assert answer["nodes"]["s1"]["kind"] == "openflow-switch"
+    trunk = next(link for link in answer["links"] if link["id"] == "trunk-a")
+    assert trunk["up"] and trunk["usable"]
+    assert trunk["figures"]["length_km"] == {"value": 25.0, "origin": "assumed", "source": ""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "expected"),
+    [
+        ("entanglement", {"src": "alice", "dst": "bob", "min_fidelity": "0.8"}, {"nodes": ["alice", "rep1", "rep2", "bob"]}),
+        ("key", {"src": "alice", "dst": "bob", "avoid": "relay1", "max_trusted_nodes": "1"}, {"trusted_nodes": ["relay3"]}),
+        ("light", {"src": "alice", "dst": "bob"}, {"links": ["trunk-a"]}),
+        ("classical", {"src": "h1", "dst": "h4"}, {"nodes": ["h1", "s1", "s2", "s3", "h4"]}),
+    ],
+)
+async def test_routes(controller: Any, kind: str, query: dict[str, str], expected: dict[str, Any]) -> None:
+    answer = await controller.ask("GET", f"/api/v1/routes/{kind}", params=query)
+    assert answer | expected == answer
+    assert answer["explanation"]
+
+
+async def test_avoid_may_be_given_again(controller: Any) -> None:
+    query = [("src", "alice"), ("dst", "bob"), ("avoid", "relay1"), ("avoid", "relay3")]
+    answer = await controller.ask("GET", "/api/v1/routes/key", params=query)
+    assert answer["trusted_nodes"] == []
+
+
+async def test_a_route_that_is_not(controller: Any) -> None:
+    query = {"src": "alice", "dst": "bob", "min_fidelity": "0.9999"}
+    answer = await controller.ask("GET", "/api/v1/routes/entanglement", 409, params=query)
+    assert answer["constraint"] == "min_fidelity" and 0.9 < answer["best"] < 0.9999
+    assert answer["title"] == "No route"
+
+
+async def test_services_from_request_to_removal(controller: Any) -> None:
+    created = await controller.ask("POST", "/api/v1/services", 201, json={**CONNECTIVITY, "priority": 3})
+    assert (created["id"], created["kind"], created["priority"]) == ("connectivity-1", "connectivity", 3)
+    service = await controller.serving("connectivity-1")
+    assert service["route"]["nodes"] == ["h1", "s1", "s2", "s3", "h4"]
+    assert {device: len(items) for device, items in service["devices"].items()} == {"s1": 4, "s2": 4, "s3": 4}
+    assert (await controller.network.ping("h1", "h4", 1)).received == 1
+    (listed,) = (await controller.ask("GET", "/api/v1/services"))["services"]
+    assert listed["state"] == "ACTIVE" and "devices" not in listed
+    assert (await controller.ask("DELETE", "/api/v1/services/connectivity-1", 202))["state"] == "REMOVING"
+    await controller.gone("connectivity-1")
+    assert (await controller.ask("GET", "/api/v1/services"))["services"] == []
+    assert not any(switch.flows() for switch in controller.network.switches.values())
+
+
+async def test_a_dry_run_prints_the_diff_and_changes_nothing(controller: Any) -> None:
+    foreign = FlowRule(9, (("in_port", 5),), (), cookie=7)
+    await controller.daemon.devices["s2"].apply(Diff("s2", add=(foreign,)))
+    before = await controller.network.flows()
+    revision = controller.daemon.desk.book.revision
+    answer = await controller.ask("POST", "/api/v1/services?dry_run=1", json=CONNECTIVITY)
+    assert answer["service"]["id"] == "connectivity-1" and answer["service"]["explanation"]
+    assert [(each["device"], len(each["add"]), len(each["remove"])) for each in answer["diff"]] == [
+        ("s1", 4, 0),
+        ("s2", 4, 0),
+        ("s3", 4, 0),
+    ]
+    (told,) = answer["diff"][1]["foreign"]
+    assert told["cookie"] == 7
+    assert await controller.network.flows() == before
+    assert (await controller.ask("GET", "/api/v1/services"))["services"] == []
+    assert controller.daemon.desk.book.revision == revision
+    created = await controller.ask("POST", "/api/v1/services", 201, json=CONNECTIVITY)
+    assert [len(items) for items in created["devices"].values()] == [4, 4, 4]  # as was said
+
+
+async def test_devices(controller: Any) -> None:
+    await controller.ask("POST", "/api/v1/services", 201, json=CONNECTIVITY)
+    await controller.serving("connectivity-1")
+    listed = {each["name"]: each for each in (await controller.ask("GET", "/api/v1/devices"))["devices"]}
+    assert listed.keys() == {"s1", "s2", "s3"}
+    assert all(each["connected"] and not each["trouble"] for each in listed.values())
+    shown = await controller.ask("GET", "/api/v1/devices/s1")
+    assert len(shown["actual"]["items"]) == len(shown["desired"]["connectivity-1"]) == 4
+    assert shown["diff"] == {"device": "s1", "add": [], "remove": [], "foreign": []}
+    stray = FlowRule(9, (("in_port", 5),), (), cookie=7)
+    await controller.daemon.devices["s1"].apply(Diff("s1", add=(stray,)))
+    shown = await controller.ask("GET", "/api/v1/devices/s1")  # read now, not remembered
+    assert shown["foreign"] == 1 and shown["diff"]["foreign"][0]["cookie"] == 7
+
+
+async def test_draining_a_node_moves_services(controller: Any) -> None:
+    await controller.ask("POST", "/api/v1/services", 201, json=CONNECTIVITY)
+    await controller.ask("POST", "/api/v1/services", 201, json={"kind": "connectivity", "request": {"ends": ["h1", "h3"]}, "name": "stuck"})
+    await controller.serving("stuck")
+    answer = await controller.ask("PATCH", "/api/v1/nodes/s2", json={"admin": "draining"})
+    assert answer["moved"] == ["connectivity-1"] and answer["cannot_move"].keys() == {"stuck"}
+    assert (await controller.serving("connectivity-1"))["route"]["nodes"] == ["h1", "s1", "s3", "h4"]
+    topology = await controller.ask("GET", "/api/v1/topology")
+    assert topology["nodes"]["s2"]["admin"] == "draining"
+    assert (await controller.ask("PATCH", "/api/v1/nodes/s2", json={"admin": "enabled"}))["admin"] == "enabled"
+
+
+async def test_administering_a_link(controller: Any) -> None:
+    path = "/api/v1/links/ethernet%3As1--s2"
+    assert (await controller.ask("PATCH", path, json={"admin": "disabled"}))["link"] == "ethernet:s1--s2"
+    route = await controller.ask("GET", "/api/v1/routes/classical", params={"src": "h1", "dst": "h4"})
+    assert route["nodes"] == ["h1", "s1", "s3", "h4"]
+
+
+async def test_health_and_readiness(controller: Any) -> None:
+    alive = await controller.ask("GET", "/healthz")
+    assert alive["status"] == "alive" and alive["uptime_s"] >= 0
+    assert await controller.ask("GET", "/readyz") == {"ready": True, "waiting_for": []}
+    controller.daemon.reconciler.views["s2"].reads = 0
+    assert await controller.ask("GET", "/readyz", 503) == {"ready": False, "waiting_for": ["s2"]}
+    await controller.ask("GET", "/healthz")  # alive all the same
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        ("POST", "/api/v1/services", {"kind": "connectivity", "request": {"ends": ["h1", "nobody"]}}, 404, "'nobody'"),
+        ("POST", "/api/v1/services", {"kind": "key", "request": {"ends": ["alice", "bobb"]}}, 404, "did you mean"),
+        ("POST", "/api/v1/services", {"kind": "connectivity", "request": {"ends": ["alice", "h1"]}}, 409, "alice is no host"),
+        ("GET", "/api/v1/services/nothing", None, 404, "'nothing'"),
+        ("DELETE", "/api/v1/services/nothing", None, 404, "'nothing'"),
+        ("GET", "/api/v1/devices/s9", None, 404, "'s9'"),
+        ("GET", "/api/v1/devices/h1", None, 404, "'h1'"),
+        ("PATCH", "/api/v1/nodes/s9", {"admin": "draining"}, 404, "'s9'"),
+        ("PATCH", "/api/v1/links/trunk-z", {"admin": "draining"}, 404, "did you mean trunk-"),
+        ("GET", "/api/v1/routes/classical?src=h1&dst=h44", None, 404, "did you mean h4?"),
+        ("GET", "/api/v1/routes/sideways?src=h1&dst=h4", None, 404, "'sideways'"),
+        ("GET", "/api/v1/elsewhere", None, 404, "/api/v1/elsewhere"),
+        ("PUT", "/api/v1/services", {}, 405, "it takes GET, HEAD, POST"),
+        ("POST", "/api/v1/devices/s1", {}, 405, "GET"),
+    ],
+)
+async def test_problems(controller: Any, method: str, path: str, body: Any, status: int, said: str) -> None:
+    answer = await controller.ask(method, path, status, **({"json": body} if body is not None else {}))
+    assert said in answer["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ({}, {"kind", "request"}),
+        ({"kind": "connectivity", "request": {}, "colour": "red", "priority": 10}, {"colour", "priority"}),
+        ({"kind": "teleport", "request": {}}, {"kind"}),
+        ({"kind": "connectivity", "request": {"ends": ["h1"]}}, {"ends.1"}),
+        ({"kind": "key", "request": {"ends": ["alice", "bob"], "shares": 0, "rate": 1}}, {"shares", "rate"}),
+        ({**CONNECTIVITY, "name": "Not A Name"}, {"name"}),
+        ({**CONNECTIVITY, "end_s": float("nan")}, {"end_s"}),
+        ({"kind": "key", "request": {"ends": ["alice", "bob"], "rate_bps": float("inf")}}, {"rate_bps"}),
+        ([], {""}),
+    ],
+)
+async def test_a_wrong_body_names_every_fault(controller: Any, body: Any, paths: set[str]) -> None:
+    answer = await controller.ask("POST", "/api/v1/services", 422, json=body)
+    assert {fault["path"] for fault in answer["faults"]} == paths
+    assert all(fault["what"] for fault in answer["faults"])
+    assert (await controller.ask("GET", "/api/v1/services"))["services"] == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe\x00", b'{"kind": "connectivity", "request": {"ends": ["h1", "h4"]}} more'])
+async def test_a_body_that_is_no_json(controller: Any, data: bytes) -> None:
+    assert "JSON" in (await controller.ask("POST", "/api/v1/services", 422, data=data))["detail"]
+
+
+async def test_a_body_too_large(controller: Any) -> None:
+    await controller.ask("POST", "/api/v1/services", 413, data=io.BytesIO(b" " * (2 << 20)))
+
+
+@pytest.mark.parametrize("query", ["", "src=h1&dst=h4&colour=red", "src=h1&dst=h4&shares=many", "src=h1&dst=h4&min_rate_hz=nan"])
+async def test_a_wrong_query(controller: Any, query: str) -> None:
+    assert (await controller.ask("GET", f"/api/v1/routes/classical?{query}", 422))["faults"]
+
+
+async def test_names_are_taken_once_and_times_go_forward(controller: Any) -> None:
+    await controller.ask("POST", "/api/v1/services", 201, json={**CONNECTIVITY, "name": "mine"})
+    taken = await controller.ask("POST", "/api/v1/services", 409, json={**CONNECTIVITY, "name": "mine"})
+    assert "'mine' exists" in taken["detail"]
+    backwards = await controller.ask("POST", "/api/v1/services", 422, json={**CONNECTIVITY, "start_s": 2e9, "end_s": 1e9})
+    assert "end" in backwards["detail"]
+
+
+async def test_an_observer_refuses_changes(controller: Any) -> None:
+    controller.daemon.reconciler.observe = True
+    answer = await controller.ask("POST", "/api/v1/services", 409, json=CONNECTIVITY)
+    assert "--observe" in answer["detail"]
+
+
+async def test_a_fault_of_ours_keeps_its_inside_to_the_log(
+    controller: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret of the inside")
+
+    monkeypatch.setattr(type(controller.daemon.reconciler), "read", broken)
+    answer = await controller.ask("GET", "/api/v1/devices/s1", 500)
+    assert "secret" not in str(answer) and "a secret of the inside" in caplog.text
