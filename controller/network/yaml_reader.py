@@ -1,0 +1,158 @@
+"""YAML as plain data, read as a stream: large documents are taken part by part and never held whole.
+
+Beside the data come complaints (a key given twice, a value that contains itself) and, when asked for, the lines of given paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from controller.network.cross_checks import Complaint, Key
+
+MAX_DEPTH = 32
+REPORT_EVERY = 1 << 16
+
+Take = Callable[[Key, Any], bool]
+"""Called with every finished value and its path; True when it has been taken, so that it need not be kept in its container."""
+
+
+def read(
+    text: bytes | str,
+    take: Take = lambda key, value: False,
+    wanted: Collection[Key] = (),
+    progress: Callable[[int], None] = lambda characters: None,
+) -> tuple[Any, list[Complaint], dict[Key, int]]:
+    """The data (None for an empty document), complaints, and the line of every path in `wanted` that is there.
+
+    A mapping keeps its keys when a value is taken, with None; a sequence leaves a taken item out. `progress` is told how many characters
+    have been read. Anchors, aliases and merge keys are fine. Raises yaml.YAMLError for text that is no YAML.
+    """
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    reader = _Reader(loader(text), take, frozenset(wanted), progress)
+    return reader.document(), reader.complaints, reader.lines
+
+
+class _Reader:
+    def __init__(self, parser: Any, take: Take, wanted: frozenset[Key], progress: Callable[[int], None]) -> None:
+        self.complaints: list[Complaint] = []
+        self.lines: dict[Key, int] = {}
+        self._parser = parser
+        self._take = take
+        self._wanted = wanted
+        self._progress = progress
+        self._reported = 0
+        self._anchors: dict[str, Any] = {}
+        self._open: set[str] = set()
+
+    def document(self) -> Any:
+        self._next()  # the start of the stream
+        event = self._next()
+        if isinstance(event, yaml.StreamEndEvent):
+            return None
+        data = self._value(self._next(), ())
+        self._next()  # the end of the document
+        if not isinstance(self._next(), yaml.StreamEndEvent):
+            self.complaints.append(((), "a second document follows", "write one network per file"))
+        return data
+
+    def _next(self) -> Any:
+        event: Any = self._parser.get_event()
+        if event.end_mark.index - self._reported >= REPORT_EVERY:
+            self._reported = event.end_mark.index
+            self._progress(self._reported)
+        return event
+
+    def _value(self, event: Any, key: Key) -> Any:
+        """The value that begins with this event."""
+        value: Any
+        if key in self._wanted:
+            self.lines.setdefault(key, _line(event))
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in self._open:
+                self.complaints.append((key, "the value contains itself", "write it out"))
+            return self._anchors.get(str(event.anchor))
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, key)
+        elif len(key) > MAX_DEPTH:
+            self.complaints.append((key, "the value nests too deep", "write it flatter"))
+            self._skip()
+            value = None
+        else:
+            if event.anchor:
+                self._open.add(event.anchor)
+            value = self._mapping(key) if isinstance(event, yaml.MappingStartEvent) else self._sequence(key)
+            self._open.discard(event.anchor)
+        if event.anchor:
+            self._anchors[event.anchor] = value
+        return value
+
+    def _mapping(self, key: Key) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: list[Any] = []
+        for event in self._until(yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                self.complaints.append((key, "a key is not plain text", "use a name as key"))
+                if not isinstance(event, yaml.AliasEvent):
+                    self._skip()
+                self._value(self._next(), key)
+                continue
+            name: str = event.value
+            path = (*key, name)
+            if name in found:
+                self.complaints.append((path, "the key is given twice", "keep one and rename or remove the other"))
+            if path in self._wanted:
+                self.lines[path] = _line(event)
+            value = self._value(self._next(), path)
+            if name == "<<" and event.implicit[0]:
+                merged += value if isinstance(value, list) else [value]
+            else:
+                found[name] = None if self._take(path, value) else value
+        for each in merged:
+            if isinstance(each, dict):
+                found = {**each, **found}
+        return found
+
+    def _sequence(self, key: Key) -> list[Any]:
+        found = []
+        for index, event in enumerate(self._until(yaml.SequenceEndEvent)):
+            path = (*key, index)
+            value = self._value(event, path)
+            if not self._take(path, value):
+                found.append(value)
+        return found
+
+    def _until(self, end: type[yaml.Event]) -> Iterator[Any]:
+        while not isinstance(event := self._next(), end):
+            yield event
+
+    def _skip(self) -> None:
+        """Past the collection that has just begun."""
+        depth = 1
+        while depth:
+            event = self._next()
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+
+    def _scalar(self, event: Any, key: Key) -> Any:
+        if event.tag is not None and event.tag != "!" and not event.tag.startswith("tag:yaml.org,2002:"):
+            self.complaints.append((key, f"the tag {event.tag} means nothing here", "remove it"))
+        return _plain(event.value) if event.implicit[0] else event.value
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain(text: str) -> Any:
+    """What a scalar without quotes means: a number, true, null, a date, or the text itself."""
+    loader: Any = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+    except (ValueError, yaml.YAMLError):
+        return text
+    finally:
+        loader.dispose()
