@@ -80,7 +80,7 @@ def test_a_store_of_another_schema_is_refused_and_left_alone(path: Path) -> None
 def test_what_is_no_store_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match="cannot be used as a store.*move it away"):
+    with pytest.raises(StoreError, match=r"cannot be used as a store.*move it away"):
         Store(path)
     with pytest.raises(StoreError, match="cannot be opened as a store"):
         Store(path.parent)

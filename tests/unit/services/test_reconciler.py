@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from controller.services import reconciler as module
+from controller.services.desired import Book
+from controller.services.reconciler import Reconciler
+from controller.southbound.device import CrossConnect, Diff, Item, Refused, Unreachable
+from controller.store.sqlite import Store
+from tests.unit.services.scripted import ScriptedDevice, delivered, foreign_rule, relay, rule
+
+
+@dataclass
+class Bench:
+    """A reconciler on scripted devices, run round by round or as in the daemon; what is refused fails, as the desk would have it."""
+
+    store: Store
+    devices: dict[str, ScriptedDevice]
+    observe: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
+    rounds: list[frozenset[str]] = field(default_factory=list)
+    book: Book = field(init=False)
+    reconciler: Reconciler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.book = Book(self.store)
+        self.reconciler = Reconciler(self.devices, self.book, self.settled, dict, observe=self.observe)
+
+    def settled(self, read: frozenset[str], refused: Mapping[str, str]) -> None:
+        self.rounds.append(read)
+        self.refused |= refused
+        if refused:
+            self.reconciler.mark(self.book.commit([self.book.services[name].moved("FAILED", why) for name, why in refused.items()]))
+
+    def want(self, name: str, **items: tuple[Item, ...]) -> None:
+        self.reconciler.mark(self.book.commit([delivered(name, dict(items))]))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        self.reconciler.mark(self.devices)
+        task = asyncio.create_task(self.reconciler.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def rounds_more(self, count: int = 2) -> None:
+        wanted = self.reconciler.rounds + count
+        for _ in range(count):
+            self.reconciler.mark(self.devices)
+            await self.until(lambda: self.reconciler.rounds > wanted - count)
+            await asyncio.sleep(0.005)
+
+    def settled_on_desired(self) -> bool:
+        return all(
+            device.items >= self.book.of(name).items()
+            and device.items.isdisjoint(self.book.of(name).absent)
+            and not self.book.of(name).absent
+            for name, device in self.devices.items()
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(module, "RETRY_S", 0.005)
+    return Bench(Store(tmp_path / "store.db"), {name: ScriptedDevice(name, foreign_rule(9)) for name in "ABC"})
+
+
+async def test_drift_is_repaired_and_what_is_foreign_stays(bench: Bench) -> None:
+    bench.want("s", A=(rule("s", 1), rule("s", 2)), B=(relay("s"),))
+    async with bench.running():
+        await bench.until(bench.settled_on_desired)
+        bench.devices["A"].items -= {rule("s", 1)}
+        bench.devices["A"].items |= {rule("unknown", 5), foreign_rule(3), CrossConnect(1, 2)}
+        bench.reconciler.mark(["A"])
+        await bench.until(lambda: rule("s", 1) in bench.devices["A"].items)
+        await bench.until(lambda: rule("unknown", 5) not in bench.devices["A"].items)
+    assert bench.devices["A"].items == {rule("s", 1), rule("s", 2), foreign_rule(3), foreign_rule(9), CrossConnect(1, 2)}
+
+
+async def test_a_service_is_not_half_programmed_while_one_of_its_devices_is_away(bench: Bench) -> None:
+    bench.devices["B"].up = False
+    bench.want("s", A=(rule("s", 1),), B=(rule("s", 2),))
+    bench.want("other", A=(rule("other", 3),))
+    bench.want("nowhere", A=(rule("nowhere", 4),), undriven=(rule("nowhere", 5),))
+    async with bench.running():
+        await bench.until(lambda: rule("other", 3) in bench.devices["A"].items)
+        await bench.rounds_more()
+        assert bench.devices["A"].items == {rule("other", 3), foreign_rule(9)}
+        bench.devices["B"].up = True
+        bench.reconciler.mark(["B"])
+        await bench.until(lambda: rule("s", 1) in bench.devices["A"].items and rule("s", 2) in bench.devices["B"].items)
+    assert rule("nowhere", 4) not in bench.devices["A"].items
+
+
+async def test_what_a_silent_device_was_read_to_hold_does_not_stop_repairs_elsewhere(bench: Bench) -> None:
+    bench.want("s", A=(rule("s", 1),), B=(rule("s", 2),))
+    async with bench.running():
+        await bench.until(bench.settled_on_desired)
+        await bench.rounds_more()
+        bench.devices["B"].up = False
+        bench.devices["A"].items.clear()
+        bench.reconciler.mark(["A"])
+        await bench.until(lambda: rule("s", 1) in bench.devices["A"].items)
+
+
+async def test_a_moved_service_keeps_its_old_rules_until_the_new_ones_can_be_put(bench: Bench) -> None:
+    bench.want("s", A=(rule("s", 1),), B=(rule("s", 2),))
+    async with bench.running():
+        await bench.until(bench.settled_on_desired)
+        bench.devices["C"].up = False
+        bench.want("s", A=(rule("s", 7),), C=(rule("s", 2),))
+        await bench.rounds_more()
+        assert rule("s", 1) in bench.devices["A"].items
+        assert rule("s", 2) in bench.devices["B"].items
+        bench.devices["C"].up = True
+        bench.reconciler.mark(["C"])
+        await bench.until(bench.settled_on_desired)
+    assert rule("s", 1) not in bench.devices["A"].items
+    assert rule("s", 2) not in bench.devices["B"].items
+
+
+@pytest.mark.parametrize("validates", [True, False])
+async def test_a_refusal_fails_its_service_everywhere_and_no_other(bench: Bench, *, validates: bool) -> None:
+    bench.devices["B"].validates = validates
+    bench.devices["B"].refuses = lambda item: item == rule("bad", 2)
+    bench.want("bad", A=(rule("bad", 1, hop=1),), B=(rule("bad", 2, hop=1),), C=(rule("bad", 3),))
+    bench.want("good", A=(rule("good", 4),), B=(rule("good", 5, hop=1),))
+    async with bench.running():
+        await bench.until(lambda: bench.settled_on_desired() and "bad" in bench.refused)
+        await bench.rounds_more()
+    assert bench.refused.keys() == {"bad"}
+    assert bench.refused["bad"].startswith("B: ")
+    assert bench.book.services["bad"].state == "FAILED"
+    assert [device.items for device in bench.devices.values()] == [
+        {rule("good", 4), foreign_rule(9)},
+        {rule("good", 5), foreign_rule(9)},
+        {foreign_rule(9)},
+    ]
+
+
+async def test_the_hands_of_others_are_not_overwritten(bench: Bench) -> None:
+    bench.want("s", A=(rule("s", 9),), B=(rule("s", 1),))
+    async with bench.running():
+        await bench.until(lambda: "s" in bench.refused)
+        await bench.rounds_more()
+    assert "would replace what somebody else put there" in bench.refused["s"]
+    assert bench.devices["A"].items == {foreign_rule(9)}
+    assert bench.devices["B"].items == {foreign_rule(9)}
+
+
+async def test_observing_reads_and_compares_and_writes_nothing(bench: Bench) -> None:
+    bench.want("s", A=(rule("s", 1),))
+    bench.want("gone", B=(CrossConnect(1, 2),))
+    bench.book.commit([], ["gone"])
+    watching = Bench(bench.store, bench.devices, observe=True)
+    before = bench.store.revision
+    async with watching.running():
+        await watching.rounds_more(3)
+    assert {call for device in bench.devices.values() for call in device.calls} == {"read"}
+    assert watching.reconciler.views["A"].diff == Diff("A", add=(rule("s", 1),), foreign=(foreign_rule(9),))
+    assert bench.store.revision == before
+    assert bench.devices["A"].items == {foreign_rule(9)}
+
+
+async def test_a_session_lost_between_check_and_apply_is_tried_again(bench: Bench) -> None:
+    device = bench.devices["A"]
+    device.validates = True
+    lost: list[int] = []
+
+    def lose() -> None:
+        if not lost:
+            lost.append(1)
+            device.up = False
+
+    device.before_check = lose
+    bench.want("s", A=(rule("s", 1, hop=1),), B=(rule("s", 2),))
+    async with bench.running():
+        await bench.until(lambda: bool(lost))
+        await bench.rounds_more()
+        assert bench.devices["B"].items == {foreign_rule(9)}, "the ingress is not turned over to a missing rule"
+        device.up = True
+        bench.reconciler.mark(["A"])
+        await bench.until(bench.settled_on_desired)
+    assert bench.refused == {}
+
+
+@pytest.mark.parametrize("error", [Unreachable("A", "timed out"), ValueError("a bug of the driver")])
+async def test_a_device_that_keeps_failing_stops_only_its_own_services(bench: Bench, error: Exception) -> None:
+    def fail(diff: Diff) -> None:
+        raise error
+
+    bench.devices["A"].before_apply = fail
+    bench.want("s", A=(rule("s", 1, hop=3),), B=(rule("s", 2),))
+    bench.want("t", B=(rule("t", 3, hop=3),), C=(rule("t", 4),))
+    async with bench.running():
+        await bench.until(lambda: rule("t", 4) in bench.devices["C"].items)
+        await bench.rounds_more()
+        assert bench.devices["B"].items == {rule("t", 3), foreign_rule(9)}
+        assert bench.refused == {}
+        bench.devices["A"].before_apply = lambda diff: None
+        await bench.until(bench.settled_on_desired)
+
+
+async def test_a_device_that_answers_never_does_not_stop_the_others_for_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALL_S", 0.01)
+    monkeypatch.setattr(bench.devices["A"], "read", asyncio.Event().wait)
+    bench.want("t", B=(rule("t", 3),))
+    async with bench.running():
+        await bench.until(lambda: rule("t", 3) in bench.devices["B"].items)
+    assert bench.reconciler.views["A"].trouble == "no answer within 0.01 s"
+
+
+async def test_every_device_is_swept_although_one_is_marked_all_the_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SWEEP_S", 0.05)
+    async with bench.running():
+        await bench.until(lambda: bool(bench.devices["B"].calls))
+        bench.devices["B"].items |= {rule("leftover", 1)}
+        async with asyncio.timeout(5):
+            while rule("leftover", 1) in bench.devices["B"].items:
+                bench.reconciler.mark(["A"])
+                await asyncio.sleep(0.005)
+
+
+async def test_a_refused_removal_is_tried_again_and_told(bench: Bench) -> None:
+    def refuse(diff: Diff) -> None:
+        if diff.remove:
+            raise Refused("A", "locked by an operator")
+
+    bench.want("s", A=(CrossConnect(1, 2),))
+    async with bench.running():
+        await bench.until(bench.settled_on_desired)
+        bench.devices["A"].before_apply = refuse
+        bench.reconciler.mark(bench.book.commit([], ["s"]))
+        await bench.until(lambda: bench.reconciler.views["A"].failures > 2)
+        assert CrossConnect(1, 2) in bench.book.of("A").absent
+        bench.devices["A"].before_apply = lambda diff: None
+        await bench.until(lambda: CrossConnect(1, 2) not in bench.devices["A"].items)
+        await bench.until(bench.settled_on_desired)
+
+
+async def test_a_reading_by_the_way_forgets_nothing_that_is_about_to_be_put_there(bench: Bench) -> None:
+    """A removal while the change is under way: what is added then must still be known as Bellhop's to be taken off again."""
+    bench.devices["A"].validates = True
+    removed: list[asyncio.Task[object]] = []
+
+    def remove() -> None:
+        if not removed and CrossConnect(1, 2) in bench.book.of("A").items():
+            bench.reconciler.mark(bench.book.commit([], ["s"]))
+            removed.append(asyncio.create_task(bench.reconciler.read(["A"])))
+
+    bench.devices["A"].before_check = remove
+    bench.want("s", A=(CrossConnect(1, 2),))
+    async with bench.running():
+        await bench.until(lambda: bool(removed) and removed[0].done())
+        await bench.rounds_more(3)
+    assert bench.devices["A"].items == {foreign_rule(9)}
+
+
+async def test_a_crash_at_every_call_to_a_device_ends_in_the_desired_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.005)
+
+    async def story(folder: Path, crash_at: int) -> bool:
+        """Whether it went through without reaching the crash."""
+        store = Store(folder / "store.db")
+        foreign: set[Item] = {foreign_rule(9), CrossConnect(5, 6)}
+        devices = {name: ScriptedDevice(name, *foreign, validates=name == "A") for name in "ABC"}
+        left = [crash_at]
+
+        def count() -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                current[0].cancel()
+
+        for device in devices.values():
+            device.on_call = count
+        steps: list[Callable[[Bench], None]] = [
+            lambda bench: bench.want("s", A=(rule("s", 1, hop=1), CrossConnect(1, 2)), B=(rule("s", 2),)),
+            lambda bench: bench.want("s", A=(CrossConnect(1, 3),), B=(rule("s", 2),), C=(rule("s", 1, hop=1), relay("s"))),
+            lambda bench: bench.want("t", A=(CrossConnect(2, 4),), C=(relay("t"),)),
+            lambda bench: bench.reconciler.mark(bench.book.commit([], ["s"])),
+        ]
+        current: list[asyncio.Task[None]] = []
+        bench = Bench(store, devices)
+        for step in [*steps, lambda bench: None]:
+            step(bench)
+            while True:
+                bench.reconciler.mark(devices)
+                current[:] = [asyncio.create_task(bench.reconciler.run())]
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(5):
+                        while not current[0].done() and not (bench.rounds and bench.settled_on_desired()):
+                            await asyncio.sleep(0)
+                crashed = current[0].done()
+                current[0].cancel()
+                with suppress(asyncio.CancelledError):
+                    await current[0]
+                if not crashed:
+                    break
+                bench = Bench(store, devices)
+        assert {name: device.items - foreign for name, device in devices.items()} == {
+            "A": {CrossConnect(2, 4)},
+            "B": set(),
+            "C": {relay("t")},
+        }
+        assert all(device.items >= foreign for device in devices.values())
+        assert bench.refused == {}
+        store.close()
+        return left[0] > 0
+
+    crash_at = 1
+    while not await story(tmp_path / str(crash_at), crash_at):
+        crash_at += 1
+    assert crash_at > 20, "the story has many calls"
