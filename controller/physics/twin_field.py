@@ -66,9 +66,7 @@ class TwinField:
         overlap = math.cos(self.polarisation_mismatch_rad) * math.cos(self.phase_mismatch_rad)
         quiet, dark = 1 - self.dark_probability, self.dark_probability
         # exp(-x) - (1 - dark) exp(-2 light), without losing the digits of a small difference
-        right, wrong = (
-            quiet * math.exp(-2 * light) * (math.expm1(light * (1 + sign * overlap)) + dark) for sign in (1, -1)
-        )
+        right, wrong = (quiet * math.exp(-2 * light) * (math.expm1(light * (1 + sign * overlap)) + dark) for sign in (1, -1))
         return right, wrong
 
     def yield_of(self, left: int, right: int, loss_db: float) -> float:

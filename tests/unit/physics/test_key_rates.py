@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from controller.physics.bell_diagonal import bbm92_key_fraction, werner
 from controller.physics.fibre import fibre_loss_db, transmittance
-from controller.physics.key_rates import DecoyBb84, bbm92_rate, plob, plob_with_station
+from controller.physics.key_rates import (
+    DecoyBb84,
+    bbm92_rate,
+    best_intensity,
+    bound_bps,
+    bound_warning,
+    plob,
+    plob_with_station,
+    six_state_key_fraction,
+)
 
 GYS = DecoyBb84()
 losses = st.floats(0, 400)
@@ -156,3 +165,84 @@ def test_arguments_outside_their_range_are_refused(bad: float) -> None:
         bbm92_rate(1.0, bad, 1.1)
     with pytest.raises(ValueError, match=r"^f_ec must be in \[1, inf\)"):
         bbm92_rate(1.0, 0.01, bad)
+
+
+@pytest.mark.parametrize(
+    ("qber", "fraction"),
+    [(0.01, 0.83841373), (0.02, 0.71711891), (0.03, 0.61121628), (0.05, 0.42720609), (0.08, 0.19564162), (0.10, 0.06200881)],
+)
+def test_bbm92_fraction(qber: float, fraction: float) -> None:
+    assert 2 * bbm92_rate(1.0, qber, 1.0) == pytest.approx(fraction, abs=5e-9)
+    # Q = 2(1 - F)/3 of a Werner pair
+    assert bbm92_key_fraction(werner(1 - 1.5 * qber)) == pytest.approx(fraction, abs=5e-9)
+
+
+def test_where_the_key_ends() -> None:
+    assert bbm92_rate(1.0, 0.1100278643, 1.0) > 0 == bbm92_rate(1.0, 0.1100278645, 1.0)
+    assert bbm92_key_fraction(werner(0.8349583)) > 0 == bbm92_key_fraction(werner(0.8349581))
+    assert six_state_key_fraction(0.05) == pytest.approx(0.496816, abs=5e-7)
+    assert six_state_key_fraction(0.10) == pytest.approx(0.152415, abs=5e-7)
+    assert six_state_key_fraction(0.1261930) > 0 == six_state_key_fraction(0.1261932)
+
+
+@given(st.floats(0, 0.5))
+def test_six_states_make_no_less_key_than_four(qber: float) -> None:
+    assert 2 * bbm92_rate(1.0, qber, 1.0) - 1e-12 <= six_state_key_fraction(qber) <= 1
+
+
+def test_best_intensity() -> None:
+    assert best_intensity(0.033) == pytest.approx(0.47892, abs=5e-6)
+    assert best_intensity(0.033, 1.0) == pytest.approx(0.54412, abs=5e-6)
+    assert best_intensity(0.0) == pytest.approx(1)
+    assert best_intensity(0.12) == best_intensity(0.5) == 0
+
+
+@given(st.floats(0.001, 0.08), st.floats(1, 1.5))
+def test_no_other_intensity_is_better_without_background(error: float, f: float) -> None:
+    best = best_intensity(error, f)
+    if best > 0.01:
+        rates = [DecoyBb84(1e-4, 0.0, error, f, intensity=best * share).rate_per_pulse(0) for share in (0.97, 1.0, min(1.03, 1 / best))]
+        assert max(rates) == pytest.approx(rates[1], rel=1e-4)
+
+
+@given(losses, st.floats(0, 1), st.floats(0, 1))
+def test_rate_falls_with_noise(loss: float, a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert DecoyBb84(background_yield=high).rate_per_pulse(loss) <= DecoyBb84(background_yield=low).rate_per_pulse(loss) * (1 + 1e-12)
+
+
+def test_efficient_sifting_scales_the_rate() -> None:
+    assert DecoyBb84(sifting=0.9**2).rate_per_pulse(10) == pytest.approx(1.62 * GYS.rate_per_pulse(10))
+
+
+def test_a_figure_above_the_loss_limit_gets_a_warning() -> None:
+    # 50 km at 0.2 dB/km
+    assert bound_bps(10, 1e9, 1, "none") == bound_bps(10, 1e9, 1, "source") == pytest.approx(0.15200309e9)
+    assert bound_bps(20, 1e6, 4, "station") == pytest.approx(4e6 * 0.15200309)
+    assert bound_warning(1.52e8, 10, 1e9) is None
+    warning = bound_warning(1.53e8, 10, 1e9)
+    assert warning is not None
+    assert "1.53e+08 bit/s is above 1.52003e+08 bit/s" in warning
+    assert "10 dB" in warning
+    assert bound_warning(1.53e8, 10, 1e9, modes=2) is None
+    assert bound_warning(1.53e8, 10, 1e9, middle="source") is not None
+    assert bound_warning(1.53e8, 10, 1e9, middle="station") is None
+    assert bound_warning(1e30, 0, 1e9) is None
+
+
+@given(links, losses)
+def test_no_model_is_warned_of(link: DecoyBb84, loss: float) -> None:
+    assert bound_warning(link.rate_bps(loss) * (1 - 1e-9), loss, link.clock_hz) is None or link.rate_per_pulse(loss) < 1e-16
+
+
+def test_bad_bounds_are_refused() -> None:
+    for call, name in (
+        (lambda: bound_warning(math.nan, 10, 1e9), "rate_bps"),
+        (lambda: bound_warning(1.0, -1, 1e9), "loss_db"),
+        (lambda: bound_warning(1.0, 10, 0), "clock_hz"),
+        (lambda: bound_warning(1.0, 10, 1e9, 0), "modes"),
+        (lambda: six_state_key_fraction(0.6), "qber"),
+        (lambda: best_intensity(math.nan), "misalignment_error"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} must be"):
+            call()
