@@ -32,10 +32,10 @@ def without_decoys_rate_per_pulse(link: DecoyBb84, loss_db: float) -> float:
 def vacuum_weak_bounds(link: DecoyBb84, loss_db: float, decoy_intensity: float) -> tuple[float, float]:
     """(least yield of single photons, most error rate among them) that a weak and a vacuum decoy prove over `loss_db` >= 0 dB.
 
-    Ma et al., PRA 72, 012326, 2005, equations 34 and 37, for `decoy_intensity` nu in (0, mu), in photons per pulse; mu is that of `link`.
+    Ma et al., PRA 72, 012326, 2005, equations 34 and 37, for `decoy_intensity` nu in [1e-9, mu), in photons per pulse; mu is that of `link`.
     The error rate is 1/2 when nothing better is proven. Exact for infinitely long keys; see `FiniteKeyBb84` for blocks.
     """
-    within("decoy_intensity", decoy_intensity, 0, link.intensity, open_low=True)
+    within("decoy_intensity", decoy_intensity, 1e-9, link.intensity)
     mu, nu = link.intensity, decoy_intensity
     if nu == mu:
         raise ValueError(f"decoy_intensity must be below the signal's {mu:g}, got {nu!r}")
@@ -61,6 +61,9 @@ def vacuum_weak_rate_per_pulse(link: DecoyBb84, loss_db: float, decoy_intensity:
 
 
 Three = tuple[float, float, float]
+
+_LEAST_GAP = 1e-6
+"""Intensities closer than this tell nothing apart, and their differences divide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class FiniteKeyBb84:
     link: DecoyBb84
     """Gains and error rates; its `intensity` and `sifting` are not used, those below are."""
     intensities: Three = (0.5, 0.1, 2e-4)
-    """Photons per pulse mu1 > mu2 + mu3, mu2 > mu3 >= 0; mu1 at most 1."""
+    """Photons per pulse mu1 > mu2 + mu3, mu2 > mu3 >= 0, by 1e-6 at least; mu1 at most 1."""
     probabilities: Three = (0.6, 0.3, 0.1)
     """How often each is sent, above 0, sum 1."""
     key_basis_probability: float = 0.9
@@ -107,8 +110,8 @@ class FiniteKeyBb84:
         within("intensities[0]", m1, 0, 1, open_low=True)
         within("intensities[1]", m2, 0, 1, open_low=True)
         within("intensities[2]", m3, 0, 1)
-        if not (m1 > m2 + m3 and m2 > m3):
-            raise ValueError(f"intensities must obey mu1 > mu2 + mu3 and mu2 > mu3, got {self.intensities!r}")
+        if not (m1 >= m2 + m3 + _LEAST_GAP and m2 >= m3 + _LEAST_GAP):
+            raise ValueError(f"intensities must obey mu1 > mu2 + mu3 and mu2 > mu3, by {_LEAST_GAP:g} at least, got {self.intensities!r}")
         for n, share in enumerate(self.probabilities):
             within(f"probabilities[{n}]", share, 0, 1, open_low=True)
         if abs(sum(self.probabilities) - 1) > 1e-9:

@@ -207,6 +207,7 @@ def test_a_dead_link_makes_no_key() -> None:
     [
         ({"intensities": (0.5, math.nan, 0.0)}, "intensities[1]"),
         ({"intensities": (0.5, 0.4, 0.2)}, "intensities"),
+        ({"intensities": (0.5, 5e-324, 0.0)}, "intensities"),
         ({"probabilities": (0.5, 0.5, 0.0)}, "probabilities[2]"),
         ({"probabilities": (0.5, 0.5, 0.5)}, "probabilities"),
         ({"key_basis_probability": 1.0}, "key_basis_probability"),
@@ -223,7 +224,7 @@ def test_bad_protocols_are_refused(change: dict[str, object], name: str) -> None
 def test_bad_counts_and_decoys_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^errors\[1\] must be in \[0, 5\]"):
         BasisCounts((9.0, 5.0, 1.0), (0.0, 6.0, 0.0))
-    for bad in (0.0, -0.1, 0.48, 0.5, math.nan):
+    for bad in (0.0, 5e-324, -0.1, 0.48, 0.5, math.nan):
         with pytest.raises(ValueError, match=r"^decoy_intensity must be"):
             vacuum_weak_bounds(GYS, 10, bad)
     with pytest.raises(ValueError, match=r"^loss_db must be in \[0, inf\)"):
