@@ -51,6 +51,21 @@ def _normalised(a: float, b: float, c: float, d: float) -> BellDiagonal:
     return BellDiagonal(a / total, b / total, c / total, d / total)
 
 
+def correlations(state: BellDiagonal) -> tuple[float, float, float]:
+    """(<XX>, -<YY>, <ZZ>) of the pair, each in [-1, 1]; Phi+ has (1, 1, 1). A swap multiplies them one by one."""
+    a, b, c, d = state.coefficients
+    return a - b + c - d, a + b - c - d, a - b - c + d
+
+
+def from_correlations(x: float, y: float, z: float) -> BellDiagonal:
+    """The state of (<XX>, -<YY>, <ZZ>). Raises ValueError when there is none; what rounding takes below 0 is 0."""
+    weights = ((1 + x + y + z) / 4, (1 - x + y - z) / 4, (1 + x - y - z) / 4, (1 - x - y + z) / 4)
+    if not min(weights) >= -_NORMALISATION_TOLERANCE:
+        raise ValueError(f"no state has the correlations x, y, z = {x!r}, {y!r}, {z!r}")
+    a, b, c, d = (max(0.0, weight) for weight in weights)
+    return _normalised(a, b, c, d)
+
+
 def werner_parameter(fidelity: float) -> float:
     """w = (4F - 1)/3 of a Werner state of `fidelity` in [0, 1]; w is in [-1/3, 1]."""
     within("fidelity", fidelity, 0, 1)
@@ -98,6 +113,18 @@ def swap(left: BellDiagonal, right: BellDiagonal, swap_fidelity: float = 1.0) ->
         a1 * d2 + d1 * a2 + b1 * c2 + c1 * b2,
     )
     return _mixed(ideal, werner_parameter(swap_fidelity))
+
+
+def swap_fidelity(gate: float, readout: float) -> float:
+    """Fidelity in [1/4, 1] that a swap delivers from two perfect pairs, for the `swap_fidelity` of `swap`.
+
+    The measurement is a two-qubit gate that is right with probability `gate` in [0, 1] and else leaves white noise, and two readouts that
+    are each right with probability `readout` in [1/2, 1]: w_s = gate (4 readout^2 - 1)/3 (Briegel et al., PRL 81, 5932, 1998; exact in
+    fidelity for Werner pairs).
+    """
+    within("gate", gate, 0, 1)
+    within("readout", readout, 0.5, 1)
+    return fidelity_of(gate * (4 * readout * readout - 1) / 3)
 
 
 def dejmps(first: BellDiagonal, second: BellDiagonal) -> tuple[BellDiagonal, float]:

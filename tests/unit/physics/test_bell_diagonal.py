@@ -21,6 +21,7 @@ from controller.physics.bell_diagonal import (
     fidelity_of,
     recurrence,
     swap,
+    swap_fidelity,
     teleportation_fidelity,
     twirl,
     werner,
@@ -99,6 +100,37 @@ def simulated_dejmps(first: BellDiagonal, second: BellDiagonal) -> tuple[list[fl
 @given(states, states)
 def test_swap_agrees_with_density_matrices(left: BellDiagonal, right: BellDiagonal) -> None:
     assert swap(left, right).coefficients == pytest.approx(simulated_swap(left, right), abs=1e-12)
+
+
+def noisy_swap(left: BellDiagonal, right: BellDiagonal, gate: float, readout: float) -> list[float]:
+    """A measurement by CNOT and H that leaves white noise in its qubits with 1 - gate, and two bits that are each wrong with 1 - readout."""
+    rho = kron(density(left), density(right))
+    halves = rho.reshape(2, 4, 2, 2, 4, 2)
+    outer = np.einsum("abcdbf->acdf", halves)
+    white = np.einsum("acdf,be->abcdef", outer, np.eye(4) / 4).reshape(16, 16)
+    rho = gate * rho + (1 - gate) * white
+    total = np.zeros((4, 4), dtype=complex)
+    for truth, outcome in enumerate(BELL):
+        project = kron(IDENTITY, outcome.conj().reshape(1, 4), IDENTITY)
+        for told, correction in enumerate(CORRECTIONS):
+            # the phase bit tells Phi-, Psi- from Phi+, Psi+; the parity bit Psi from Phi
+            wrong = ((truth in (1, 3)) != (told in (1, 3))) + ((truth in (1, 2)) != (told in (1, 2)))
+            correct = kron(IDENTITY, correction)
+            chance = readout ** (2 - wrong) * (1 - readout) ** wrong
+            total += chance * correct @ project @ rho @ project.conj().T @ correct.conj().T
+    return weights(total)
+
+
+@given(st.floats(0.25, 1), st.floats(0.25, 1), unit, st.floats(0.5, 1))
+def test_imperfect_swap_agrees_with_density_matrices(f1: float, f2: float, gate: float, readout: float) -> None:
+    expected = noisy_swap(werner(f1), werner(f2), gate, readout)
+    assert math.fsum(expected) == pytest.approx(1, abs=1e-12)
+    assert swap(werner(f1), werner(f2), swap_fidelity(gate, readout)).fidelity == pytest.approx(expected[0], abs=1e-12)
+
+
+@given(states, states, unit)
+def test_white_noise_in_a_swap_agrees_with_density_matrices(left: BellDiagonal, right: BellDiagonal, gate: float) -> None:
+    assert swap(left, right, swap_fidelity(gate, 1.0)).coefficients == pytest.approx(noisy_swap(left, right, gate, 1.0), abs=1e-12)
 
 
 @given(states, states)
@@ -324,6 +356,10 @@ def test_fidelities_outside_their_range_are_refused(bad: float) -> None:
         bbpssw(0.9, bad)
     with pytest.raises(ValueError, match=r"^swap_fidelity must be in \[0.25, 1\]"):
         swap(PERFECT, PERFECT, bad)
+    with pytest.raises(ValueError, match=r"^gate must be in"):
+        swap_fidelity(bad, 1.0)
+    with pytest.raises(ValueError, match=r"^readout must be in \[0.5, 1\]"):
+        swap_fidelity(1.0, bad)
     with pytest.raises(ValueError, match=r"^w must be in \[-0.333333, 1\]"):
         fidelity_of(bad if bad != -0.1 else -0.4)
     with pytest.raises(ValueError, match=r"^probability must be in"):
