@@ -21,15 +21,16 @@ from typing import Literal
 from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics.bell_diagonal import fidelity_of, recurrence, werner_parameter
+from controller.routing.buffered import Optimum, Search, highest_fidelity, highest_rate
+from controller.routing.offers import ROUNDING, Offers, offers
 from controller.routing.refusal import NoRoute, told
 
 MAX_ROUNDS = 6
 """Most rounds of purification on one link. The yield halves at least with each, so the seventh would leave under 1 pair in 128."""
 
-_ROUNDING = 1e-12
-"""Relative error that floats may add along a path; a floor missed by less is met."""
-
 Model = Literal["buffered", "on-demand"]
+
+PERFECT_SWAP = Swap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +114,15 @@ def entanglement(
         raise NoRoute(f"{src} is both ends of the request", "reachability")
     floor, rate = min_fidelity or 0.0, min_rate_hz or 0.0
 
-    def ranked(floor: float, rate: float) -> list[_Ranked]:
-        # what waits only loses: the buffered figures bound the on-demand ones, so the floors may prune before the evaluation
-        chains = front(topology, src, dst, min_fidelity=floor, min_rate_hz=rate)
-        if model == "buffered":
-            found = [_buffered(chain) for chain in chains]
-        else:
-            relaxed = {(each.links, each.rounds): each for chain in chains for each in _relaxed(topology, chain)}
-            found = [_on_demand(topology, chain) for chain in relaxed.values()]
-        return [each for each in found if _meets(each.fidelity, floor) and _meets(each.rate_hz, rate)]
-
-    found = ranked(floor, rate)
-    if not found:
-        raise _refusal(src, dst, floor, rate, ranked(0, 0))
-    if min_rate_hz is not None and min_fidelity is None:
-        chosen = max(found, key=lambda each: (each.fidelity, each.rate_hz))
-        goal = f"highest fidelity at {min_rate_hz:g} Hz or more"
+    finest = min_rate_hz is not None and min_fidelity is None
+    if finest:
+        goal = f"highest fidelity at {rate:g} Hz or more"
     else:
-        chosen = max(found, key=lambda each: (each.rate_hz, each.fidelity))
-        goal = "highest rate" if min_fidelity is None else f"highest rate at fidelity {min_fidelity:g} or more"
+        goal = "highest rate" if min_fidelity is None else f"highest rate at fidelity {floor:g} or more"
+    choose = _buffered if model == "buffered" else _on_demand
+    chosen = choose(topology, src, dst, floor, rate, finest)
     chain = chosen.chain
-    explanation = (
-        *explain(topology, chain),
-        *chosen.notes,
-        f"chosen for the {goal}, of {len(found)} candidates",
-    )
+    explanation = (*explain(topology, chain), *chosen.notes, f"chosen for the {goal}")
     return EntanglementRoute(chain.nodes, chain.links, chosen.rate_hz, chosen.fidelity, chain.rounds, model, explanation)
 
 
@@ -151,24 +136,76 @@ class _Ranked:
     notes: tuple[str, ...]
 
 
-def _refusal(src: str, dst: str, floor: float, rate: float, found: list[_Ranked]) -> NoRoute:
-    if not found:
+def _chain(topology: Topology, offered: Offers, optimum: Optimum, src: str) -> Chain:
+    """The path of an optimum with its figures multiplied along it, as `front` does."""
+    nodes, links, chosen = [src], list[str](), list[Supply]()
+    w, q = 1.0, 1.0
+    for edge, rounds in zip(optimum.edges, optimum.rounds, strict=True):
+        link = topology.link(offered.edges.ids[edge])
+        if links:
+            swap = swap_of(topology, nodes[-1])
+            w, q = w * werner_parameter(swap.fidelity), q * swap.success
+        supply = Supply(rounds, float(offered.rate[rounds, edge]), float(offered.w[rounds, edge]))
+        w *= supply.w
+        nodes.append(link.nodes[1] if link.nodes[0] == nodes[-1] else link.nodes[0])
+        links.append(link.id)
+        chosen.append(supply)
+    return Chain(tuple(nodes), tuple(links), tuple(chosen), w, q, min(supply.rate_hz for supply in chosen))
+
+
+def _buffered(topology: Topology, src: str, dst: str, floor: float, rate: float, finest: bool) -> _Ranked:
+    """The optimum of the buffered model; NoRoute when it does not meet the floors."""
+    offered = offers(topology, MAX_ROUNDS)
+    ends = offered.arrays.number[src], offered.arrays.number[dst]
+    least_w = (4 * floor * (1 - ROUNDING) - 1) / 3
+    most_cost = -math.log(least_w) if least_w > 0 else math.inf
+    least_log_rate = math.log(rate) if rate else -math.inf
+    if finest:
+        found = highest_fidelity(Search.of(offered, *ends, least_log_rate=least_log_rate))
+    else:
+        found = highest_rate(Search.of(offered, *ends, most_cost))
+    if found is None or (chain := _chain(topology, offered, found, src)).rate_hz == 0 or not _meets(chain.rate_hz, rate):
+        raise _refusal(topology, src, dst, floor, rate, None if finest else found)
+    scarce = min(range(len(chain.links)), key=lambda index: chain.supplies[index].rate_hz)
+    notes: tuple[str, ...] = (
+        "buffered: many pairs in flight, no decay",
+        f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz after {chain.rounds[scarce]} rounds of purification",
+    )
+    if not found.proven:
+        notes = (*notes, "the search met the bound on its effort: a better chain may exist")
+    return _Ranked(chain, chain.rate_hz, chain.fidelity, notes)
+
+
+def _refusal(topology: Topology, src: str, dst: str, floor: float, rate: float, fastest: Optimum | None) -> NoRoute:
+    """Why no chain meets the floors; `fastest` is the one of the highest rate at that fidelity, where it is known."""
+    offered = offers(topology, MAX_ROUNDS)
+    ends = offered.arrays.number[src], offered.arrays.number[dst]
+    finest = highest_fidelity(Search.of(offered, *ends))
+    if finest is None:
         return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters", "reachability")
-    fidelity = max(each.fidelity for each in found)
+    fidelity = _chain(topology, offered, finest, src).fidelity
     if not _meets(fidelity, floor):
         purified = f"with up to {MAX_ROUNDS} rounds of purification per link"
         return NoRoute(
             f"no chain from {src} to {dst} reaches fidelity {floor:g}; the best is {fidelity:.6g}, {purified}", "min_fidelity", fidelity
         )
-    achievable = max(each.rate_hz for each in found if _meets(each.fidelity, floor))
+    fastest = fastest or highest_rate(Search.of(offered, *ends))
+    achievable = _chain(topology, offered, fastest, src).rate_hz if fastest else 0.0
     at = f" at fidelity {floor:g} or more" if floor else ""
+    if achievable == 0:
+        return NoRoute(
+            f"every chain from {src} to {dst}{at} has swaps so unlikely to succeed that its rate is no number", "min_rate_hz", 0.0
+        )
+    unproven = "" if fastest is None or fastest.proven else ", as far as the bound on the search's effort let it look"
     return NoRoute(
-        f"no chain from {src} to {dst} delivers {rate:g} pairs per second{at}; the best is {achievable:.6g}", "min_rate_hz", achievable
+        f"no chain from {src} to {dst} delivers {rate:g} pairs per second{at}; the best is {achievable:.6g}{unproven}",
+        "min_rate_hz",
+        achievable,
     )
 
 
 def _meets(value: float, floor: float) -> bool:
-    return value >= floor * (1 - _ROUNDING)
+    return value >= floor * (1 - ROUNDING)
 
 
 def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
@@ -177,7 +214,7 @@ def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
     for rounds in range(MAX_ROUNDS + 1):
         purified, kept = recurrence(fidelity, rounds)
         supply = Supply(rounds, rate_hz * kept, werner_parameter(purified))
-        if offered and supply.w <= offered[-1].w * (1 + _ROUNDING):
+        if offered and supply.w <= offered[-1].w * (1 + ROUNDING):
             break
         offered.append(supply)
     return tuple(offered)
@@ -186,14 +223,14 @@ def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
 def _offer(link: Link, topology: Topology) -> tuple[Supply, ...]:
     """What a link delivers by rounds; nothing when its figures are not known, or below 1/4 in fidelity, or without a rate."""
     rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
-    if rate is None or fidelity is None or rate.value <= 0 or not 0.25 <= fidelity.value <= 1:
+    if rate is None or fidelity is None or not 0 < rate.value < math.inf or not 0.25 <= fidelity.value <= 1:
         return ()
     return supplies(rate.value, fidelity.value)
 
 
 def swap_of(topology: Topology, node: str) -> Swap:
     """A repeater's swap; a perfect one where the document says nothing."""
-    return topology.node(node).swap or Swap()
+    return topology.node(node).swap or PERFECT_SWAP
 
 
 def front(
@@ -264,12 +301,6 @@ def _via_usable(topology: Topology, link: Link, avoid: Collection[str]) -> bool:
     return link.via is None or (link.via not in avoid and topology.node(link.via).admin == "enabled")
 
 
-def _buffered(chain: Chain) -> _Ranked:
-    scarce = min(range(len(chain.links)), key=lambda index: chain.supplies[index].rate_hz)
-    binding = f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz after {chain.rounds[scarce]} rounds of purification"
-    return _Ranked(chain, chain.rate_hz, chain.fidelity, ("buffered: many pairs in flight, no decay", binding))
-
-
 def _relaxed(topology: Topology, chain: Chain) -> Iterator[Chain]:
     """The chain, then again and again with one round fewer, where that saves the most waiting for the w it costs.
 
@@ -292,7 +323,26 @@ def _relaxed(topology: Topology, chain: Chain) -> Iterator[Chain]:
         yield chain
 
 
-def _on_demand(topology: Topology, chain: Chain) -> _Ranked:
+def _on_demand(topology: Topology, src: str, dst: str, floor: float, rate: float, finest: bool) -> _Ranked:
+    def ranked(floor: float, rate: float) -> list[_Ranked]:
+        chains = front(topology, src, dst, min_fidelity=floor, min_rate_hz=rate)
+        relaxed = {(each.links, each.rounds): each for chain in chains for each in _relaxed(topology, chain)}
+        found = [_evaluated(topology, chain) for chain in relaxed.values()]
+        return [each for each in found if _meets(each.fidelity, floor) and _meets(each.rate_hz, rate)]
+
+    found = ranked(floor, rate)
+    if not found:
+        found = ranked(0, 0)
+        if not found:
+            raise NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters", "reachability")
+        best = max(each.fidelity for each in found)
+        if not _meets(best, floor):
+            raise NoRoute("x", "min_fidelity", best)
+        raise NoRoute("x", "min_rate_hz", max(each.rate_hz for each in found if _meets(each.fidelity, floor)))
+    return max(found, key=lambda each: (each.fidelity, each.rate_hz) if finest else (each.rate_hz, each.fidelity))
+
+
+def _evaluated(topology: Topology, chain: Chain) -> _Ranked:
     from controller.routing import on_demand
 
     decays = []
@@ -300,7 +350,7 @@ def _on_demand(topology: Topology, chain: Chain) -> _Ranked:
         times = (topology.node(name).t2_s for name in ends)
         decays.append(sum(1 / t2_s for t2_s in times if t2_s is not None))
     mean_s, kept = on_demand.evaluate([supply.rate_hz for supply in chain.supplies], decays)
-    notes = (
+    notes: tuple[str, ...] = (
         f"{on_demand.MODEL}; {on_demand.LEFT_OUT}; the candidates come from the buffered model, so a better chain may be missed",
         f"binding for the rate: all pairs are there after {mean_s:.6g} s on average, and the swaps succeed with probability {chain.q:.6g}",
         f"waiting in the memories leaves {kept:.6g} of the Werner parameter",
