@@ -139,8 +139,8 @@ class Desk:
             self._link_is_up(name)
         async with self._planning:
             if admin == "enabled":
-                return await self._replan(service.id for service in self._waiting())
-            return await self._replan(self._touching({name}))
+                return await self._replan(service.id for service in self._judge.waiting())
+            return await self._replan(self._judge.touching({name}))
 
     def _may_write(self) -> None:
         if self.reconciler.observe:
@@ -233,7 +233,7 @@ class Desk:
                 async with self._planning:
                     if time.monotonic() >= look_again_s:
                         look_again_s = time.monotonic() + LOOK_AGAIN_S
-                        self._again.update(each.id for each in self._waiting() if each.state != "FAILED")
+                        self._again.update(each.id for each in self._judge.waiting() if each.state != "FAILED")
                     await self._follow_network()
                     await self._keep_time(time.time())
             for service in self.book.services.values():
@@ -244,9 +244,9 @@ class Desk:
         changed, self._changed = self._changed, set()
         affected, self._again = self._again, set()
         better, self._better = self._better, False
-        affected.update(self._touching({name for name in changed if not self._judge.usable(name)}))
+        affected.update(self._judge.touching({name for name in changed if not self._judge.usable(name)}))
         if better:
-            affected.update(service.id for service in self._waiting())
+            affected.update(service.id for service in self._judge.waiting())
         if affected:
             await self._replan(affected)
 
@@ -255,7 +255,7 @@ class Desk:
         over = [each.id for each in services if each.end_s is not None and each.end_s <= now_s and each.state != "REMOVING"]
         if over:
             self._remove(over)
-        starting = [each for each in services if each.state == "PLANNED" and each.parent is None and _due(each, now_s)]
+        starting = [each for each in services if each.state == "PLANNED" and each.parent is None and each.due(now_s)]
         needed = {name for each in services if each.delivered for name in each.companions}.union(*(each.companions for each in starting))
         starting += [each for each in services if each.state == "PLANNED" and each.parent is not None and each.id in needed]
         if starting:
@@ -334,7 +334,7 @@ class Desk:
     async def _planned(self, service: Service, ledger: Ledger) -> Plan:
         """A plan that still fits the network when it is done: what changed meanwhile leads to another try."""
         for _ in range(REPLANS):
-            plan = await self.planner.plan(service, self.topology, ledger.during(*_interval(service)), time.time())
+            plan = await self.planner.plan(service, self.topology, ledger.during(*service.interval_s), time.time())
             if plan.network_revision == self.topology.revision or all(self._judge.usable(name) for name in plan.touches):
                 return plan
         raise NoRoute(f"the network changes faster than {service.id} can be planned; try again", "stability", None)
@@ -384,7 +384,7 @@ class Desk:
         if service.state in ("REQUESTED", "FAILED"):
             service = service.moved("PLANNED")
         if service.state == "PLANNED":
-            return service.moved("PROGRAMMING") if head.delivered or head.state == "FAILED" or _due(head, time.time()) else service
+            return service.moved("PROGRAMMING") if head.delivered or head.state == "FAILED" or head.due(time.time()) else service
         if self._judge.serves_from_stock(service):
             return service.moved("ACTIVE", "serving from its stock while its path is set")
         return service.moved("PROGRAMMING" if service.state == "PROGRAMMING" else "REPAIRING", "its path is being set anew")
@@ -426,22 +426,6 @@ class Desk:
         bits = min(stocks, default=0) * int(service.request.get("key_bits") or 0)
         return bits / rate_bps if rate_bps else math.inf
 
-    def _touching(self, subjects: set[str]) -> list[str]:
-        return [
-            each.id
-            for each in self.book.services.values()
-            if each.plan is not None and (each.delivered or each.state == "PLANNED") and not subjects.isdisjoint(each.plan.touches)
-        ]
-
-    def _waiting(self) -> list[Service]:
-        """Services without a way, though some may still serve from stock: a change for the better may give them one."""
-        return [
-            each
-            for each in self.book.services.values()
-            if each.state in ("DEGRADED", "FAILED")
-            or (each.plan is not None and each.state != "REMOVING" and self._judge.broken(each.plan))
-        ]
-
     # keeping
 
     def _remove(self, names: Iterable[str]) -> None:
@@ -477,15 +461,7 @@ def _orphans(services: Mapping[str, Service]) -> list[Service]:
     return [each for each in services.values() if each.parent is not None and each.id not in needed and each.state != "REMOVING"]
 
 
-def _due(service: Service, now_s: float) -> bool:
-    return service.start_s is None or service.start_s <= now_s
-
-
-def _interval(service: Service) -> tuple[float, float]:
-    return -math.inf if service.start_s is None else service.start_s, math.inf if service.end_s is None else service.end_s
-
-
 def _within(plan: Plan, service: Service) -> tuple[Reservation, ...]:
     """The plan's reservations cut to the service's own interval."""
-    start_s, end_s = _interval(service)
+    start_s, end_s = service.interval_s
     return tuple(replace(each, start_s=start_s, end_s=end_s) for each in plan.reservations)

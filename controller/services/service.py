@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -54,6 +55,15 @@ class Service(BaseModel):
     def delivered(self) -> bool:
         """Whether devices are to hold its plan now."""
         return self.state in ("PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING")
+
+    @property
+    def interval_s(self) -> tuple[float, float]:
+        """From when until when it is to be delivered, with infinity where nothing is said."""
+        return -math.inf if self.start_s is None else self.start_s, math.inf if self.end_s is None else self.end_s
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is to be delivered already."""
+        return self.interval_s[0] <= now_s
 
     def moved(self, state: ServiceState, reason: str = "", **changes: Any) -> Service:
         """The service in another state. Raises ValueError when TRANSITIONS has no such step."""

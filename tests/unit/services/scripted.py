@@ -38,17 +38,13 @@ class ScriptedDevice:
         self.name = name
         self.items: set[Item] = set(items)
         self.up = True
-        self.validates = validates
+        self.capabilities = frozenset({"validate"} if validates else ())
         self.refuses: Callable[[Item], bool] = lambda item: False
         self.before_apply: Callable[[Diff], None] = lambda diff: None
         self.before_check: Callable[[], None] = lambda: None
         self.state: Callable[[State], State] = lambda state: state
         self.calls: list[str] = []
         self.on_call: Callable[[], None] = lambda: None
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        return frozenset({"validate"} if self.validates else ())
 
     @property
     def connected(self) -> bool:
@@ -85,7 +81,8 @@ class ScriptedDevice:
         await asyncio.sleep(0)  # done, but the answer is still on its way
 
     async def events(self) -> AsyncIterator[DeviceEvent]:
-        for event in ():
+        events: list[DeviceEvent] = []
+        for event in events:
             yield event
 
     async def run(self) -> None:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -86,13 +85,7 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = Books.TestCase
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "store.db")
-    yield store
-    store.close()
+TestBooks.settings = settings(max_examples=30, stateful_step_count=12)
 
 
 def test_a_second_book_on_the_store_cannot_overwrite_what_it_has_not_read(store: Store) -> None:

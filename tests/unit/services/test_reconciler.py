@@ -21,7 +21,7 @@ class Bench:
     """A reconciler on scripted devices, run round by round or as in the daemon; what is refused fails, as the desk would have it."""
 
     store: Store
-    devices: dict[str, ScriptedDevice]
+    devices: Mapping[str, ScriptedDevice]
     observe: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     rounds: list[frozenset[str]] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - the state of several parts is watched
                 await asyncio.sleep(0.001)
 
     async def rounds_more(self, count: int = 2) -> None:
@@ -135,7 +135,7 @@ async def test_a_moved_service_keeps_its_old_rules_until_the_new_ones_can_be_put
 
 @pytest.mark.parametrize("validates", [True, False])
 async def test_a_refusal_fails_its_service_everywhere_and_no_other(bench: Bench, *, validates: bool) -> None:
-    bench.devices["B"].validates = validates
+    bench.devices["B"].capabilities = frozenset({"validate"} if validates else ())
     bench.devices["B"].refuses = lambda item: item == rule("bad", 2)
     bench.want("bad", A=(rule("bad", 1, hop=1),), B=(rule("bad", 2, hop=1),), C=(rule("bad", 3),))
     bench.want("good", A=(rule("good", 4),), B=(rule("good", 5, hop=1),))
@@ -178,7 +178,7 @@ async def test_observing_reads_and_compares_and_writes_nothing(bench: Bench) -> 
 
 async def test_a_session_lost_between_check_and_apply_is_tried_again(bench: Bench) -> None:
     device = bench.devices["A"]
-    device.validates = True
+    device.capabilities = frozenset({"validate"})
     lost: list[int] = []
 
     def lose() -> None:
@@ -254,7 +254,7 @@ async def test_a_refused_removal_is_tried_again_and_told(bench: Bench) -> None:
 
 async def test_a_reading_by_the_way_forgets_nothing_that_is_about_to_be_put_there(bench: Bench) -> None:
     """A removal while the change is under way: what is added then must still be known as Bellhop's to be taken off again."""
-    bench.devices["A"].validates = True
+    bench.devices["A"].capabilities = frozenset({"validate"})
     removed: list[asyncio.Task[object]] = []
 
     def remove() -> None:
@@ -302,7 +302,7 @@ async def test_a_crash_at_every_call_to_a_device_ends_in_the_desired_state(tmp_p
                 current[:] = [asyncio.create_task(bench.reconciler.run())]
                 with suppress(TimeoutError):
                     async with asyncio.timeout(5):
-                        while not current[0].done() and not (bench.rounds and bench.settled_on_desired()):
+                        while not current[0].done() and not (bench.rounds and bench.settled_on_desired()):  # noqa: ASYNC110
                             await asyncio.sleep(0)
                 crashed = current[0].done()
                 current[0].cancel()

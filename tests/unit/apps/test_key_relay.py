@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.key_relay import Keys, plan, serving
+from controller.network.document import load
+from controller.network.model import Link, Node
+from controller.network.topology import Topology, UnknownName
+from controller.routing.refusal import NoRoute
+from controller.services.app import Companion, KeyRelay, Ledger, Plan, State
+from tests.unit.services.sandbox import SANDBOX
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Topology:
+    """Two ends and some relays, joined at random by QKD links of a few rates."""
+    relays = [f"r{number}" for number in range(draw(st.integers(1, 5)))]
+    nodes = {"a": Node(kind="end-node", saes=("sae-1", "sae-2")), "b": Node(kind="end-node")}
+    nodes |= {name: Node(kind="trusted-node") for name in relays}
+    pairs = [(x, y) for x in nodes for y in nodes if x < y]
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True, min_size=1))
+    return Topology("keys", nodes, [Link(kind="qkd", ends=pair, rate_bps=draw(st.sampled_from([100.0, 300.0, 1000.0]))) for pair in chosen])
+
+
+REQUESTS = st.builds(
+    Keys,
+    ends=st.sampled_from([("a", "b"), ("sae-2", "sae-b"), ("b", "a")]),
+    rate_bps=st.sampled_from([0.0, 50.0, 150.0]),
+    shares=st.integers(1, 3),
+)
+
+
+def planned(network: Topology, request: Keys, ledger: Ledger | None = None) -> Plan | None:
+    try:
+        return plan("k", request, network, ledger or Ledger(), 0.0)
+    except NoRoute:
+        return None
+
+
+@given(networks(), REQUESTS)
+def test_every_kme_on_a_path_has_one_entry_per_share_and_the_entries_chain_up(network: Topology, request: Keys) -> None:
+    found = planned(network, request)
+    if found is None:
+        return
+    saes = {"a": "sae-1", "b": "sae-b"}
+    left_sae, right_sae = (saes.get(end, end) for end in request.ends)
+    entries = {(device, item.share): item for device, items in found.desired.items() for item in items if isinstance(item, KeyRelay)}
+    assert len(entries) == sum(len(items) for items in found.desired.values()), "one per KME and share"
+    for share in range(request.shares):
+        chain: list[str] = []
+        at: str | None = next(device for (device, number), item in entries.items() if number == share and item.left is None)
+        while at is not None:
+            entry = entries.pop((at, share))
+            assert entry.left == (chain[-1] if chain else None)
+            assert (entry.service, entry.saes, entry.shares) == ("k", (left_sae, right_sae), request.shares)
+            chain.append(at)
+            at = entry.right
+        assert [left_sae in network.saes(chain[0]), right_sae in network.saes(chain[-1])] == [True, True]
+        assert all(any({here, there} == set(link.nodes) for link in network.links("qkd")) for here, there in pairwise(chain))
+        assert set(chain) <= found.touches
+    assert not entries, "no entry beside the chains"
+
+
+@given(networks(), REQUESTS)
+def test_no_link_ever_promises_more_than_it_makes(network: Topology, request: Keys) -> None:
+    ledger, number = Ledger(), 0
+    while (found := planned(network, request, ledger)) is not None and number < 6:
+        for item in (item for items in found.desired.values() for item in items):
+            assert isinstance(item, KeyRelay)
+            assert item.rate_bps * 2 == (request.rate_bps or found.route["rate_bps"]), "both directions together"
+        ledger, number = ledger.with_entry(f"k{number}", found.reservations), number + 1
+    promised = ledger.reserved()
+    for link in network.links("qkd"):
+        assert promised.get(f"key:{link.id}", 0.0) <= (link.rate_bps or 0.0)
+    if number and request.rate_bps:
+        first = planned(network, request)
+        narrower = planned(network, request.model_copy(update={"rate_bps": 0.0}), ledger)
+        assert first is not None
+        assert narrower is None or narrower.route["rate_bps"] <= first.route["rate_bps"], "what is promised is not had again"
+
+
+def test_switched_links_bring_their_lightpath_and_fixed_ones_their_glass() -> None:
+    network = load(SANDBOX)
+    switched = plan("k", Keys(ends=("alice", "bob"), avoid=("relay1", "relay3")), network, Ledger(), 0.0)
+    assert switched.companions == (Companion("lightpath", {"ends": ["alice/q9", "bob/q9"]}),)
+    fixed = plan("k", Keys(ends=("sae-alice", "sae-bob"), rate_bps=100), network, Ledger(), 0.0)
+    assert fixed.companions == ()
+    assert {"fibre:alice--relay1", "qkd:alice--relay1", "relay1"} <= fixed.touches
+
+
+def test_ends_that_hold_no_keys_are_told_from_those_that_do_not_exist() -> None:
+    network = load(SANDBOX)
+    with pytest.raises(NoRoute, match="h1 is of kind host and holds no keys; name an end-node, a trusted-node or an SAE"):
+        plan("k", Keys(ends=("h1", "bob")), network, Ledger(), 0.0)
+    with pytest.raises(UnknownName, match="did you mean sae-alice"):
+        plan("k", Keys(ends=("sae-alic", "bob")), network, Ledger(), 0.0)
+    with pytest.raises(UnknownName, match="relay9"):
+        plan("k", Keys(ends=("alice", "bob"), avoid=("relay9",)), network, Ledger(), 0.0)
+
+
+def test_it_serves_when_both_ends_have_a_key() -> None:
+    found = plan("k", Keys(ends=("alice", "bob")), load(SANDBOX), Ledger(), 0.0)
+    states = {device: State(frozenset(items), stock_keys={"k": 1}) for device, items in found.desired.items()}
+    assert serving("k", found, states) == ""
+    for end in ("alice", "bob"):
+        assert serving("k", found, states | {end: State(stock_keys={"k": 0})}) == f"no key in stock at {end} yet"
+    for relay in states.keys() - {"alice", "bob"}:
+        assert serving("k", found, states | {relay: State()}) == ""
