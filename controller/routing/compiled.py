@@ -5,7 +5,9 @@ Changed figures are written into the arrays; a changed structure compiles anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,18 @@ from controller.network.topology import Topology
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+T = TypeVar("T")
+
+
+class Kept(dict[Hashable, Any]):
+    """What was computed from arrays, until somebody clears it because they are no longer the same."""
+
+    def of(self, name: Hashable, compute: Callable[[], T]) -> T:
+        if name not in self:
+            self[name] = compute()
+        found: T = self[name]
+        return found
 
 
 @dataclass(slots=True)
@@ -28,11 +42,19 @@ class Edges:
     number: dict[str, int]
     a: Ints
     b: Ints
-    usable: NDArray[np.bool_]
+    usable: Bools
     indptr: Ints
     indices: Ints
     edge: Ints
     figures: dict[str, Floats] = field(default_factory=dict)
+    by_structure: Kept = field(default_factory=Kept)
+    """What follows from the links themselves."""
+    by_figures: Kept = field(default_factory=Kept)
+    """What follows from the figures and the usability of these links too."""
+
+    def per_entry(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of the edges (m) for the CSR entries (2m)."""
+        return values.take(self.edge)
 
 
 class Compiled:
@@ -44,6 +66,9 @@ class Compiled:
         self.names: list[str] = [name for name, _ in topology.nodes()]
         self.number: dict[str, int] = {name: number for number, name in enumerate(self.names)}
         self._edges: dict[LinkKind, Edges] = {}
+        self.by_structure = Kept()
+        self.by_revision = Kept()
+        """What follows from anything in the topology."""
 
     def edges(self, topology: Topology, kind: LinkKind) -> Edges:
         """The links of a kind, usable or not."""
@@ -66,11 +91,13 @@ class Compiled:
         changed = topology.changed_since(self.revision)
         if changed is None or self.structure != topology.structure:
             return False
+        self.by_revision.clear()
         for link_id in changed:
             link = topology.link(link_id)
             edges = self._edges.get(link.kind)
             if edges is None:
                 continue
+            edges.by_figures.clear()
             at = edges.number[link_id]
             edges.usable[at] = topology.usable(link)
             for name, values in edges.figures.items():

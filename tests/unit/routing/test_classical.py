@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from controller.network import events
 from controller.network.document import load
 from controller.network.model import Link, Node
 from controller.network.topology import Topology, UnknownName
-from controller.routing.classical import classical
+from controller.routing.classical import classical, disjoint_pair, k_shortest
 from controller.routing.refusal import NoRoute
 
 
@@ -101,3 +103,87 @@ def test_hosts_do_not_forward_and_names_are_checked() -> None:
         classical(topology, "a", "a")
     with pytest.raises(UnknownName):
         classical(topology, "a", "d")
+
+
+def sizes(topology: Topology, paths: list[list[Link]]) -> list[tuple[int, int]]:
+    return [(sum(round((link.latency_ms or 0) * 10**9) for link in path), len(path)) for path in paths]
+
+
+def in_order(topology: Topology, src: str, dst: str) -> list[tuple[tuple[int, int], tuple[str, ...], tuple[str, ...]]]:
+    """Every simple path: size, nodes, links."""
+    found = []
+    for path in every_path(topology, src, dst, (src,)):
+        nodes = [src]
+        for link in path:
+            nodes.append(next(name for name in link.nodes if name != nodes[-1]))
+        found.append((sizes(topology, [path])[0], tuple(nodes), tuple(link.id for link in path)))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("exact", [2.0**53, 0.0])
+@settings(deadline=None, max_examples=300)
+@given(topology=networks(), k=st.integers(1, 12))
+def test_the_k_shortest_are_the_first_of_all(exact: float, topology: Topology, k: int) -> None:
+    every = in_order(topology, "h0", "h1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("controller.routing.classical._EXACT", exact)  # 0: latency and hops never fit in one number
+        if not every:
+            with pytest.raises(NoRoute):
+                k_shortest(topology, "h0", "h1", k)
+            return
+        routes = k_shortest(topology, "h0", "h1", k)
+        best = classical(topology, "h0", "h1")
+    assert [(route.nodes, route.links) for route in routes] == [(nodes, links) for _, nodes, links in every[:k]]
+    assert routes[0] == best
+
+
+@settings(deadline=None, max_examples=300)
+@given(networks(), st.sampled_from(["node", "link"]))
+def test_no_disjoint_pair_is_faster(topology: Topology, by: Literal["node", "link"]) -> None:
+    def apart(one: list[Link], other: list[Link]) -> bool:
+        inner = [{name for link in path for name in link.nodes} - {"h0", "h1"} for path in (one, other)]
+        return not {link.id for link in one} & {link.id for link in other} and (by == "link" or not inner[0] & inner[1])
+
+    every = list(every_path(topology, "h0", "h1", ("h0",)))
+    pairs = [pair for pair in combinations(every, 2) if apart(*pair)]
+    if not pairs:
+        with pytest.raises(NoRoute) as refused:
+            disjoint_pair(topology, "h0", "h1", by=by)
+        assert refused.value.constraint == ("disjoint" if every else "reachability")
+        return
+    routes = disjoint_pair(topology, "h0", "h1", by=by)
+    chosen = [[topology.link(link) for link in route.links] for route in routes]
+    assert all(path in every for path in chosen) and apart(*chosen)
+    totals = [tuple(map(sum, zip(*sizes(topology, list(pair)), strict=True))) for pair in pairs]
+    assert tuple(map(sum, zip(*sizes(topology, chosen), strict=True))) == min(totals)
+    assert routes[0].latency_ms <= routes[1].latency_ms
+
+
+@settings(deadline=None, max_examples=200)
+@given(networks(), st.data())
+def test_capacity_is_what_is_not_reserved(topology: Topology, data: st.DataObject) -> None:
+    links = [link.model_copy(update={"capacity_mbps": data.draw(st.sampled_from([None, 1.0, 5.0, 10.0]))}) for link in topology.links()]
+    topology = Topology("capacities", dict(topology.nodes()), links)
+    reserved = {link.id: data.draw(st.sampled_from([0.0, 2.0, 5.0])) for link in links}
+    left = {link.id: (link.capacity_mbps or 0.0) - reserved[link.id] for link in links}
+    every = list(every_path(topology, "h0", "h1", ("h0",)))
+    widths = [min(left[link.id] for link in path) for path in every]
+    fitting = [size for size, width in zip(sizes(topology, every), widths, strict=True) if width >= 4]
+    if fitting:
+        route = classical(topology, "h0", "h1", min_capacity_mbps=4.0, reserved=reserved)
+        assert sizes(topology, [[topology.link(link) for link in route.links]]) == [min(fitting)]
+        assert all(left[link] >= 4 for link in route.links)
+        return
+    with pytest.raises(NoRoute) as refused:
+        classical(topology, "h0", "h1", min_capacity_mbps=4.0, reserved=reserved)
+    if every:
+        assert (refused.value.constraint, refused.value.best) == ("min_capacity_mbps", max(0.0, *widths, -1.0))
+    else:
+        assert refused.value.constraint == "reachability"
+
+
+def test_bad_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        k_shortest(sandbox(), "h1", "h4", 0)
+    with pytest.raises(ValueError, match="at least 0"):
+        classical(sandbox(), "h1", "h4", min_capacity_mbps=float("nan"))
