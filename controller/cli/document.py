@@ -20,6 +20,10 @@ OUTPUT = click.option(
 )
 
 
+LARGE_BYTES = 1_000_000
+"""From this size on reading a document takes long enough to show progress."""
+
+
 def fail(message: str, code: int = 1) -> NoReturn:
     """Say what went wrong on standard error and leave with that exit code."""
     click.echo(message, err=True)
@@ -47,14 +51,20 @@ def find(name: str) -> Path:
     fail(f"no document '{name}'; give the path of a YAML file, or one of the networks that come with Bellhop: {', '.join(known)}", 2)
 
 
-def load(name: str) -> Topology:
-    """The topology of a document; a wrong one ends the program with every fault, exit code 2."""
+def load(name: str, *, faults_to_stderr: bool = True) -> Topology:
+    """The topology of a document; a wrong one ends the program with every fault, exit code 2. Large ones show how far they are read."""
     from controller.network import document
 
+    file = find(name)
     try:
-        return document.load(find(name))
+        size = file.stat().st_size
+        if size < LARGE_BYTES or not sys.stderr.isatty():
+            return document.load(file)
+        with click.progressbar(length=size, label=f"reading {name}", file=sys.stderr) as bar:
+            return document.load(file, lambda read: bar.update(read - bar.pos))
     except document.WrongDocument as wrong:
-        fail(str(wrong), 2)
+        click.echo(str(wrong), err=faults_to_stderr)
+        sys.exit(2)
     except OSError as error:
         fail(f"{name}: {error.strerror or error}; a network document is a readable YAML file", 2)
 

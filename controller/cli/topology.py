@@ -16,7 +16,7 @@ def check(file: str) -> None:
     Example:
       bellhop check topologies/sandbox.yaml
     """
-    found = load(file)
+    found = load(file, faults_to_stderr=False)  # they are what was asked for
     kinds: dict[str, int] = {}
     for _, node in found.nodes():
         kinds[node.kind] = kinds.get(node.kind, 0) + 1

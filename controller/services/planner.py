@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import multiprocessing
+import multiprocessing.connection
+import os
 import pickle
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -114,4 +117,16 @@ class Planner:
 
 
 def _own_pool() -> Executor:
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_controller)
+
+
+def _end_with_controller() -> None:
+    """Runs in the worker, which waits for jobs on a pipe that it holds open itself: it would outlive a controller that is killed."""
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=watch, daemon=True).start()

@@ -130,7 +130,8 @@ def test_a_second_up_is_refused_and_a_program_that_dies_takes_the_first_down(tmp
         done = subprocess.run(again, capture_output=True, text=True, timeout=30)
         assert done.returncode == 1 and "another `bellhop up` is running" in done.stderr
         assert (tmp_path / "controller.db").stat().st_ino == store and mine.exists()
-        assert get(f"{running.addresses['api']}/readyz")
+        assert get(f"{running.addresses['api']}/api/v1/routes/classical?src=h1&dst=h4")  # the planner's worker runs from now on
+        running.children = descendants(running.process.pid)
         (controller,) = [pid for pid in running.children if b"\0run\0--config\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(controller, signal.SIGKILL)
         _, complained = running.process.communicate(timeout=30)
