@@ -96,7 +96,7 @@ class SlottedNetwork:
 
     def typical_ebits(self, width: int, hops: int) -> float:
         """EXT of a path whose edges all have the network's median success probability."""
-        return float(self.swap ** (hops - 1) * sum(tail**hops for tail in self._typical[width]))
+        return math.pow(self.swap, hops - 1) * sum(tail**hops for tail in self._typical[width])
 
     def rest(self, width: int) -> list[tuple[float, ...]]:
         """Per number of edges to go the factor each product of tails is expected to meet on them: (q x median edge's tail)^edges."""
@@ -126,7 +126,7 @@ def binomial_tails(count: int, p: float) -> tuple[float, ...]:
 def expected_ebits(p: Sequence[float], channels: Sequence[int], swap: float) -> float:
     """EXT: ebits expected in one slot of a path with channels[k] channels of success probability p[k] on its k-th edge."""
     tails = [binomial_tails(count, chance) for count, chance in zip(channels, p, strict=True)]
-    return swap ** (len(tails) - 1) * sum(math.prod(chances) for chances in zip(*tails))  # noqa: B905  the poorest edge ends the sum
+    return math.pow(swap, len(tails) - 1) * math.fsum(math.prod(chances) for chances in zip(*tails, strict=False))  # to the poorest edge's
 
 
 def select(network: SlottedNetwork, requests: Sequence[tuple[int, int]]) -> list[Reservation]:

@@ -8,6 +8,7 @@ ends are within k hops, the k of Q-CAST (Shi and Qian, SIGCOMM 2020; k = 3 there
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from controller.routing.slotted import Reservation
@@ -31,18 +32,20 @@ def share_links(paths: Sequence[Reservation], links: Sequence[Sequence[int]], k:
     if k < 2:
         return [tuple(own) for own in shared]
     for edge_users in users.values():
-        total = sum(links[index][place] for index, place in edge_users)
-        wanted = {user: _wanted(links[user[0]], user[1], k - 1, total) for user in edge_users}
+        wanted = {(index, place): _wanted(links[index], place, k - 1) for index, place in edge_users}
         for index, place in edge_users:
             shared[index][place] = min(links[index][place], wanted[index, place])
-        spare = total - sum(shared[index][place] for index, place in edge_users)
-        for index, place in sorted(edge_users, key=lambda user: len(paths[user[0]].edges)):
-            extra = min(spare, wanted[index, place] - shared[index][place])
-            shared[index][place] += extra
-            spare -= extra
+        spare = sum(links[index][place] - shared[index][place] for index, place in edge_users)
+        edge_users.sort(key=lambda user: len(paths[user[0]].edges))
+        # a path whose other edge is raised may use its surplus after all, so what nobody wants goes back
+        for goal in (wanted, {(index, place): links[index][place] for index, place in edge_users}):
+            for index, place in edge_users:
+                extra = max(0, min(spare, goal[index, place] - shared[index][place]))
+                shared[index][place] += extra
+                spare -= extra
     return [tuple(own) for own in shared]
 
 
-def _wanted(own: Sequence[int], place: int, reach: int, all_links: int) -> int:
+def _wanted(own: Sequence[int], place: int, reach: int) -> int:
     others = (*own[max(0, place - reach) : place], *own[place + 1 : place + reach + 1])
-    return min(others, default=all_links)
+    return min(others, default=sys.maxsize)
