@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from controller.routing.compiled import Floats
 from controller.routing.constrained import Path, Priced, constrained
@@ -26,6 +24,9 @@ from controller.routing.offers import ROUNDING, Arcs, Offers
 
 MOST_STEPS = 3_000
 """Intervals looked at for one request."""
+
+_SAMPLE = 1_000
+"""Of more thresholds than this the median of some stands for the median of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +38,6 @@ class Optimum:
     log_rate: float
     cost: float
     proven: bool = True
-
-
-def widest_hz(offers: Offers, arcs: Arcs, src: int, dst: int) -> float:
-    """The highest raw rate that all links of some path from `src` to `dst` have; 0 when none joins them.
-
-    Half of the links at a time: if the faster half joins the ends the slower is of no use, else what the faster joins is one (Camerini,
-    Information Processing Letters 7, 10, 1978).
-    """
-    once = arcs.tail < arcs.head
-    a, b, rate = arcs.tail[once], arcs.head[once], offers.rate[0][arcs.edge[once]]
-    nodes = len(arcs.indptr) - 1
-    widest = 0.0
-    while len(rate):
-        middle = np.partition(rate, len(rate) // 2)[len(rate) // 2]
-        fast = rate >= middle
-        graph = coo_array((np.ones(int(fast.sum()), dtype=np.int8), (a[fast], b[fast])), shape=(nodes, nodes))
-        parts, label = connected_components(graph, directed=False)
-        if label[src] == label[dst]:
-            widest = float(middle)
-            left = rate > middle
-        else:
-            a, b, src, dst, nodes = label[a], label[b], int(label[src]), int(label[dst]), parts
-            left = ~fast & (a != b)
-        a, b, rate = a[left], b[left], rate[left]
-    return widest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +63,8 @@ class Search:
 
     def priced(self, arcs: Arcs, least_hz: float) -> Priced:
         """The arcs whose links deliver `least_hz`: -ln w, purified as often as that allows, and -ln q of each and the swap before it."""
+        arcs = arcs.keep(self.offers.rate[0][arcs.edge] >= least_hz)
         cost, _ = self.offers.at_rate(arcs.edge, least_hz)
-        on_offer = np.isfinite(cost)
-        arcs, cost = arcs.keep(on_offer), cost[on_offer]
         return Priced(arcs, cost + self.swap_w[arcs.tail], self.swap_q[arcs.tail])
 
     def spent(self, edges: Sequence[int]) -> float:
@@ -142,7 +117,7 @@ class Search:
 def highest_rate(search: Search, arcs: Arcs | None = None) -> Optimum | None:
     """The highest rate at -ln w of at most `most_cost`, then the least -ln w; None when no path (within `arcs`) has that little."""
     arcs = arcs or search.offers.between(search.src, search.dst)
-    least_hz = widest_hz(search.offers, arcs, search.src, search.dst)
+    least_hz = search.offers.widest_hz(search.src, search.dst)
     if not least_hz:
         return None
     proven, limit = True, math.inf
@@ -162,7 +137,7 @@ def highest_fidelity(search: Search) -> Optimum | None:
     """The least -ln w at ln of the rate of at least `least_log_rate`, then the highest rate; None when no path has that rate."""
     arcs = search.offers.between(search.src, search.dst)
     if search.lossy and search.least_log_rate > -math.inf:
-        widest = widest_hz(search.offers, arcs, search.src, search.dst)
+        widest = search.offers.widest_hz(search.src, search.dst)
         found = _branch_and_bound(search, arcs, widest, fastest=False) if widest else None
         if found is None:
             return None
@@ -192,6 +167,8 @@ class _Interval:
     high: float
     path: Path
     arcs: Arcs
+    thresholds: Floats
+    """Those above `low`, perhaps with some that no link of `arcs` has."""
 
 
 def _branch_and_bound(search: Search, arcs: Arcs, widest: float, *, fastest: bool) -> Optimum | None:
@@ -209,7 +186,7 @@ def _branch_and_bound(search: Search, arcs: Arcs, widest: float, *, fastest: boo
             return path.bound
         return (path.bound if search.lossy else 0.0) - math.log(high)
 
-    def look(arcs: Arcs, low: float, high: float) -> None:
+    def look(arcs: Arcs, low: float, high: float, thresholds: Floats) -> None:
         nonlocal best, best_value
         priced = search.priced(arcs, low)
         if not fastest:
@@ -228,39 +205,41 @@ def _branch_and_bound(search: Search, arcs: Arcs, widest: float, *, fastest: boo
         if fastest and here is not None and path.bound >= path.cost:
             # what is best at `low` is so at all thresholds it can keep to
             low = search.least_hz(here.edges, here.rounds)
-        push(_Interval(low, high, path, arcs))
+        if 4 * arcs.edge.size < thresholds.size:
+            thresholds = search.offers.rate.take(arcs.edge[arcs.tail < arcs.head], axis=1)
+        push(_Interval(low, high, path, arcs, thresholds[(thresholds > low) & (thresholds <= high)]))
 
     def push(interval: _Interval) -> None:
         value = promise(interval.path, interval.high)
         if value < best_value - ROUNDING:
             heapq.heappush(queue, (value, next(numbers), interval))
 
-    thresholds = search.offers.rate[:, arcs.edge]
     lowest = max(5e-324, math.exp(min(700.0, search.least_log_rate)) * (1 - ROUNDING))
-    thresholds = thresholds[(thresholds >= lowest) & (thresholds <= widest)]
+    rates = search.offers.rate if 2 * arcs.edge.size > search.offers.rate.shape[1] else search.offers.rate.take(arcs.edge, axis=1)
+    thresholds = rates[(rates >= lowest) & (rates <= widest)]
     if not len(thresholds):
         return None
-    look(arcs, float(thresholds.min()), widest)
+    look(arcs, float(thresholds.min()), widest, thresholds)
     for _ in range(MOST_STEPS):
         if not queue or queue[0][0] >= best_value - ROUNDING:
             break
         _, _, interval = heapq.heappop(queue)
-        thresholds = search.offers.rate[:, interval.arcs.edge]
-        thresholds = thresholds[(thresholds > interval.low) & (thresholds <= interval.high)]
+        low, thresholds = interval.low, interval.thresholds
         if not len(thresholds):
-            if interval.high > interval.low and not fastest:
-                look(interval.arcs, interval.low, interval.low)
-            elif promise(interval.path, interval.low) < best_value - ROUNDING:
+            if interval.high > low and not fastest:
+                look(interval.arcs, low, low, thresholds)
+            elif promise(interval.path, low) < best_value - ROUNDING:
                 proven = False  # the search for a path at this one threshold was cut short
             continue
-        middle = float(np.partition(thresholds, len(thresholds) // 2)[len(thresholds) // 2])
-        look(interval.arcs, middle, interval.high)
+        sample = np.sort(thresholds[:: 1 + len(thresholds) // _SAMPLE])
+        middle = float(sample[len(sample) // 2])
+        look(interval.arcs, middle, interval.high, thresholds)
         below = thresholds[thresholds < middle]
-        high = float(below.max(initial=interval.low))
+        high = float(below.max(initial=low))
         if fastest or interval.path.spent <= math.log(high) - search.least_log_rate:
-            push(_Interval(interval.low, high, interval.path, interval.arcs))
+            push(_Interval(low, high, interval.path, interval.arcs, below))
         else:
-            look(interval.arcs, interval.low, high)
+            look(interval.arcs, low, high, below)
     else:
         proven = proven and not queue
     return best if best is None else replace(best, proven=proven)

@@ -62,20 +62,20 @@ def constrained(priced: Priced, src: int, dst: int, limit: float, cutoff: float 
     limit += ROUNDING / 2
     thrifty, back = None, None
     if np.isfinite(limit):
-        there, before = priced.arcs.tree(priced.spend, src)
+        there, before = priced.arcs.tree(priced.spend, src, limit)
         if not there[dst] <= limit:
             return None
         thrifty = priced.path(priced.arcs.walk(before, priced.spend, dst))
-        back, _ = priced.arcs.tree(priced.spend, dst)
+        back, _ = priced.arcs.tree(priced.spend, dst, limit)
         priced = priced.within(priced.spend, there, back, limit)
-    there, before = priced.arcs.tree(priced.cost, src)
+    there, before = priced.arcs.tree(priced.cost, src, cutoff)
     if not there[dst] < cutoff:
         return None
     cheap = priced.path(priced.arcs.walk(before, priced.cost, dst))
     if cheap.spent > limit and thrifty is not None and back is not None:
         return _close_gap(priced, src, dst, limit, cutoff, cheap, thrifty, there, back)
     if np.isfinite(cutoff):
-        to_go, _ = priced.arcs.tree(priced.cost, dst)
+        to_go, _ = priced.arcs.tree(priced.cost, dst, cutoff)
         priced = priced.within(priced.cost, there, to_go, cutoff)
     return cheap, priced.arcs
 
@@ -84,7 +84,7 @@ def _close_gap(
     priced: Priced, src: int, dst: int, limit: float, cutoff: float, cheap: Path, thrifty: Path, there: Floats, back: Floats
 ) -> tuple[Path, Arcs] | None:
     """Between the cheapest path, which spends too much, and one that spends little enough."""
-    to_go, _ = priced.arcs.tree(priced.cost, dst)
+    to_go, _ = priced.arcs.tree(priced.cost, dst, cutoff)
     wanted = priced.within(priced.cost, there, to_go, cutoff).arcs
     priced = priced.within(priced.cost, there, to_go, min(cutoff, thrifty.cost))
     over, under, bound, rate = cheap, thrifty, cheap.cost, 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
+from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
 
 from controller.network.model import Swap
 from controller.network.topology import Topology
@@ -42,10 +42,12 @@ class Arcs:
         indptr = np.concatenate(([0], np.cumsum(mask)))[self.indptr].astype(np.int32)
         return Arcs(indptr, self.tail[at], self.head[at], self.edge[at])
 
-    def tree(self, weights: Floats, root: int) -> tuple[Floats, Ints]:
-        """Least sums of `weights` (one per arc) from `root` to every node, and the node before each."""
-        graph = csr_array((weights, self.head, self.indptr), shape=(len(self.indptr) - 1,) * 2)
-        distance, before = dijkstra(graph, indices=root, return_predecessors=True)
+    def graph(self, weights: Floats) -> csr_array:
+        return csr_array((weights, self.head, self.indptr), shape=(len(self.indptr) - 1,) * 2)
+
+    def tree(self, weights: Floats, root: int, limit: float = np.inf) -> tuple[Floats, Ints]:
+        """Least sums of `weights` (one per arc) from `root` to every node up to `limit`, and the node before each."""
+        distance, before = dijkstra(self.graph(weights), indices=root, return_predecessors=True, limit=limit)
         return distance, before
 
     def walk(self, before: Ints, weights: Floats, dst: int) -> list[int]:
@@ -76,6 +78,8 @@ class Offers:
         self.w = np.zeros_like(self.rate)
         self.cost = np.zeros_like(self.rate)
         self._given = np.zeros((2, len(edges.ids)))
+        self._inner: Arcs | None = None
+        self._forest: Arcs | None = None
         links = enumerate(topology.links("entanglement"))
         self._via = [(at, link.via) for at, link in links if link.via is not None]
         nodes = [node for _, node in topology.nodes()]
@@ -100,28 +104,75 @@ class Offers:
         self.rate[:, changed], self.w[:, changed] = _by_rounds(given[0, changed], given[1, changed], self.rounds)
         self.cost[:, changed] = _HOP - np.log(np.clip(self.w[:, changed], _LEAST, 1))
         self._given, self.revision = given, topology.revision
+        if len(changed):
+            self._inner = self._forest = None
 
     def between(self, src: int, dst: int) -> Arcs:
         """The arcs on offer between repeaters and the two ends."""
+        if self.repeater[src] and self.repeater[dst]:
+            return self.inner
         inside = self.repeater.copy()
         inside[[src, dst]] = True
+        return self._over(inside)
+
+    @property
+    def inner(self) -> Arcs:
+        """The arcs on offer between repeaters."""
+        if self._inner is None:
+            self._inner = self._over(self.repeater)
+        return self._inner
+
+    def _over(self, inside: NDArray[np.bool_]) -> Arcs:
         usable = (self.rate[0] > 0) & inside[self.edges.a] & inside[self.edges.b]
         return self.arcs.keep(usable[self.arcs.edge])
 
+    def widest_hz(self, src: int, dst: int) -> float:
+        """The highest raw rate that all links of some path between the two ends have; 0 when none joins them.
+
+        Along a spanning forest of the highest rates: that of the repeaters, kept, and with it the links of ends that are none.
+        """
+        if self._forest is None:
+            self._forest = self._spanning(self.inner)
+        forest = self._forest
+        if not (self.repeater[src] and self.repeater[dst]):
+            on = np.zeros(len(self.edges.ids), dtype=np.bool_)
+            on[forest.edge] = True
+            for end in (src, dst):
+                on[self.arcs.edge[self.arcs.indptr[end] : self.arcs.indptr[end + 1]]] = True
+            arcs = self.between(src, dst)
+            forest = self._spanning(arcs.keep(on[arcs.edge]))
+        before = breadth_first_order(forest.graph(np.ones(len(forest.edge))), src)[1]
+        if before[dst] < 0:
+            return 0.0
+        rate = np.empty(len(before))
+        onwards = before[forest.head] == forest.tail
+        rate[forest.head[onwards]] = self.rate[0][forest.edge[onwards]]
+        steps, passed, here = before.tolist(), [], dst
+        while here != src:
+            passed.append(here)
+            here = steps[here]
+        return float(rate[passed].min())
+
+    def _spanning(self, arcs: Arcs) -> Arcs:
+        order = np.argsort(-self.rate[0][arcs.edge], kind="stable")
+        rank = np.empty(len(order))
+        rank[order] = np.arange(1, len(order) + 1)
+        tree = minimum_spanning_tree(arcs.graph(rank))
+        on = np.zeros(len(self.edges.ids), dtype=np.bool_)
+        on[arcs.edge[order[tree.data.astype(np.int64) - 1]]] = True
+        return arcs.keep(on[arcs.edge])
+
     def at_rate(self, edge: Ints, least_hz: float) -> tuple[Floats, Ints]:
         """(-ln w, rounds) of these edges purified as often as leaves `least_hz`; (inf, -1) where the raw rate is below."""
-        if len(edge) > self.rate.shape[1]:
-            cost, rounds = self.at_rate(np.arange(self.rate.shape[1], dtype=np.int32), least_hz)
-            return cost[edge], rounds[edge]
-        cost, rounds = np.full(len(edge), np.inf), np.full(len(edge), -1, dtype=np.int32)
-        enough = np.arange(len(edge))
-        for times in range(self.rounds + 1):
-            enough = enough[self.rate[times][edge[enough]] >= max(least_hz, 5e-324)]
-            if not len(enough):
-                break
-            cost[enough] = self.cost[times][edge[enough]]
-            rounds[enough] = times
-        return cost, rounds
+        links = self.rate.shape[1]
+        # most arcs: once for every link, instead of for both directions
+        every = len(edge) > links
+        among = np.arange(links, dtype=np.int32) if every else edge
+        table = self.rate if every else self.rate.take(edge, axis=1)
+        rounds = (table >= max(least_hz, 5e-324)).sum(axis=0, dtype=np.int32) - 1
+        cost = self.cost.ravel().take(np.maximum(rounds, 0) * links + among)
+        cost[rounds < 0] = np.inf
+        return (cost.take(edge), rounds.take(edge)) if every else (cost, rounds)
 
 
 def _by_rounds(rate: Floats, fidelity: Floats, rounds: int) -> tuple[Floats, Floats]:
