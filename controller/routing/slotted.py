@@ -12,7 +12,8 @@ which for equal c_e is the paper's recursion, and which holds for unequal c_e as
 1. Every request has one candidate per width, the path of highest EXT at it. The candidate of highest EXT / (width x hops)^0.7 is reserved,
    until none fits. Neither the widest (as published), nor the one of highest EXT: what a candidate takes from the others counts too.
    The exponent is flat between 0.5 and 0.9. A request gets as many paths as win; resources only shrink, so a candidate's score is an upper
-   bound of its later ones, and is computed again only when it comes to the top and no longer fits.
+   bound of its later ones, and is computed again only when it comes to the top and no longer fits. (Not searched yet, it waits with the
+   score of a path of median edges.)
 2. What is left over cannot carry another path, yet widens single edges: each free channel with qubits at both ends goes to the path whose
    EXT it raises most, as long as it raises any. This takes the place of recovery paths.
 
@@ -225,7 +226,7 @@ class _Slot:
 
     def _search(self, source: int, target: int, width: int, hops_left: Sequence[int]) -> tuple[float, tuple[int, ...]] | None:
         """A path of high EXT at that width: the paper's extended Dijkstra, directed to the target. A label is ranked by the EXT it would
-        have if the fewest edges still to go were as good as the median edge: three in four labels fewer, EXT the same within noise."""
+        have if the fewest edges still to go were as good as the median edge: a third faster, and as good within noise."""
         network, qubits, channels = self.network, self.qubits, self.channels
         if qubits[source] < width or qubits[target] < width:
             return None
