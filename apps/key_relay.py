@@ -30,7 +30,6 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
     for name in request.avoid:
         network.node(name)
     promised = {resource.removeprefix("key:"): amount for resource, amount in ledger.reserved().items() if resource.startswith("key:")}
-    pairs = tuple(link.id for link in network.links("entanglement"))  # no device makes key of live entanglement yet
     route = key(
         network,
         src,
@@ -38,7 +37,8 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         rate_bps=request.rate_bps,
         shares=request.shares,
         max_trusted_nodes=request.max_trusted_nodes,
-        avoid=(*request.avoid, *pairs),
+        avoid=request.avoid,
+        segments=("relay",),  # no device makes key of live entanglement yet
         reserved=promised,
         taken=_taken_ports(network, ledger),
     )

@@ -111,10 +111,7 @@ class Compiled:
         ends = [link.nodes for link in links]
         a = np.array([self.number[first] for first, _ in ends], dtype=np.int32)
         b = np.array([self.number[second] for _, second in ends], dtype=np.int32)
-        tails, heads = np.concatenate((a, b)), np.concatenate((b, a))
-        order = np.argsort(tails, kind="stable")
-        counts = np.bincount(tails, minlength=len(self.names))
-        indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        indptr, indices, edge = adjacency(len(self.names), a, b)
         ids = [link.id for link in links]
         return Edges(
             ids,
@@ -123,9 +120,17 @@ class Compiled:
             b,
             np.array([topology.usable(link) for link in links], dtype=np.bool_),
             indptr,
-            heads[order].astype(np.int32),
-            (order % max(1, len(links))).astype(np.int32),
+            indices,
+            edge,
         )
+
+
+def adjacency(nodes: int, a: Ints, b: Ints) -> tuple[Ints, Ints, Ints]:
+    """`indptr`, `indices` and `edge` of m undirected edges between the nodes of these numbers."""
+    tails, heads = np.concatenate((a, b)), np.concatenate((b, a))
+    order = np.argsort(tails, kind="stable")
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(tails, minlength=nodes)))).astype(np.int32)
+    return indptr, heads[order].astype(np.int32), (order % max(1, a.size)).astype(np.int32)
 
 
 def compiled(topology: Topology) -> Compiled:

@@ -1,17 +1,16 @@
 """Sets of key paths of which no two share an interior node, an operator of one, a link or a shared risk.
 
-Without operators and shared risks it is a flow of least cost. With them it is NP-hard (Hu, Proc. DRCN 2003): where the flow's paths happen
-to be disjoint in these too they are the optimum; else all paths are searched, exactly within a bound on effort, and it is said when that was met.
+Without operators and shared risks it is a flow of least cost, see `flow`. With them it is NP-hard (Hu, Proc. DRCN 2003): where the flow's
+paths happen to be disjoint in these too they are the optimum; else all paths are searched, exactly within a bound on effort, and it is said
+when that was met.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, combinations
-
-import networkx as nx
 
 from controller.routing.segments import Segment
 
@@ -19,12 +18,10 @@ MAX_PATH_STEPS = 20_000
 """Partial paths that one search extends."""
 MAX_SET_STEPS = 500_000
 """Paths that one search tries to add to a set."""
-_SEGMENT_COST = 1_000_000
-"""One segment, that is one trusted node, weighs more than all links of a set."""
 
 Path = tuple[Segment, ...]
-Neighbours = Mapping[str, Sequence[Segment]]
-"""The segments that leave each node, oriented away from it."""
+Leaving = Callable[[str], Sequence[Segment]]
+"""The segments that leave a node, oriented away from it."""
 PathKey = tuple[int, int, tuple[str, ...], tuple[str, ...]]
 
 
@@ -44,7 +41,9 @@ class PathSet:
 
 
 def disjoint_paths(
-    neighbours: Neighbours,
+    relaxed: tuple[Path, ...] | None,
+    leaving: Leaving,
+    to_go: Callable[[str], int],
     src: str,
     dst: str,
     shares: int,
@@ -53,13 +52,16 @@ def disjoint_paths(
     may_relay: Callable[[str], bool],
     operator: Callable[[str], str | None],
 ) -> PathSet:
-    """`shares` pairwise disjoint paths with the fewest trusted nodes in all, then the fewest links, over the segments given."""
-    relaxed = _cheapest_flow(neighbours, src, dst, shares, may_relay)
+    """`shares` pairwise disjoint paths with the fewest trusted nodes in all, then the fewest links, over the segments given.
+
+    `relaxed` is the answer, if there is one, where no two paths share a relaying node; `to_go` the number of segments from a node to `dst`,
+    negative where none lead.
+    """
     if relaxed is None or (max_trusted_nodes is not None and sum(len(path) - 1 for path in relaxed) > max_trusted_nodes):
         return PathSet(None, True)
-    if _all_disjoint([_marks(path, operator) for path in relaxed]) and all(_simple(path) for path in relaxed):
+    if _all_disjoint([_marks(path, operator) for path in relaxed]) and all(simple(path) for path in relaxed):
         return PathSet(relaxed, True)
-    paths, complete = _simple_paths(neighbours, src, dst, max_trusted_nodes, may_relay)
+    paths, complete = _simple_paths(leaving, to_go, src, dst, max_trusted_nodes, may_relay)
     marks = [_marks(path, operator) for path in paths]
     sizes = [(len(path) - 1, path_key(path)[1]) for path in paths]
     fewest_links = list(accumulate((links for _, links in reversed(sizes)), min))[::-1]
@@ -88,54 +90,11 @@ def disjoint_paths(
     return PathSet(None if best is None else tuple(paths[index] for index in best[1]), proven)
 
 
-def _cheapest_flow(neighbours: Neighbours, src: str, dst: str, shares: int, may_relay: Callable[[str], bool]) -> tuple[Path, ...] | None:
-    """`shares` paths that share no relaying node, with the fewest segments and then links in all; None when there are not so many.
-
-    A flow of least cost where every relaying node passes one unit. Operators and shared risks are left out, so it is a bound.
-    """
-    network: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
-    network.add_node(("out", src), demand=-shares)
-    network.add_node(("in", dst), demand=shares)
-    smallest: dict[tuple[tuple[str, str], tuple[str, str]], Segment] = {}
-    for here, segments in neighbours.items():
-        if here != src and (here == dst or not may_relay(here)):
-            continue
-        if here != src:
-            network.add_edge(("in", here), ("out", here), capacity=1, weight=0)
-        for segment in sorted(segments, key=lambda segment: path_key((segment,))):
-            there = segment.nodes[-1]
-            if there == src:
-                continue
-            # between src and dst every parallel segment is a path of its own; between others one is as good as all
-            tail = ("segment", segment.links[0]) if (here, there) == (src, dst) else ("out", here)
-            if (tail, ("in", there)) not in smallest:
-                smallest[tail, ("in", there)] = segment
-                if tail[0] == "segment":
-                    network.add_edge(("out", src), tail, capacity=1, weight=0)
-                network.add_edge(tail, ("in", there), capacity=1, weight=_SEGMENT_COST + len(segment.links))
-    try:
-        flow = nx.min_cost_flow(network)
-    except nx.NetworkXUnfeasible:
-        return None
-
-    def follow(at: tuple[str, str], onward: tuple[str, str]) -> Path:
-        path: list[Segment] = []
-        while True:
-            if (at, onward) in smallest:
-                path.append(smallest[at, onward])
-            if onward == ("in", dst):
-                return tuple(path)
-            at, onward = onward, next(to for to, units in flow[onward].items() if units)
-
-    paths = [follow(("out", src), first) for first, units in flow["out", src].items() if units]
-    return tuple(sorted(paths, key=path_key))
-
-
 def _all_disjoint(marks: Sequence[frozenset[tuple[str, str]]]) -> bool:
     return all(one.isdisjoint(other) for one, other in combinations(marks, 2))
 
 
-def _simple(path: Path) -> bool:
+def simple(path: Path) -> bool:
     nodes = path_key(path)[2]
     return len(set(nodes)) == len(nodes)
 
@@ -152,20 +111,19 @@ def _marks(path: Path, operator: Callable[[str], str | None]) -> frozenset[tuple
 
 
 def _simple_paths(
-    neighbours: Neighbours, src: str, dst: str, max_trusted_nodes: int | None, may_relay: Callable[[str], bool]
+    leaving: Leaving, to_go: Callable[[str], int], src: str, dst: str, max_trusted_nodes: int | None, may_relay: Callable[[str], bool]
 ) -> tuple[list[Path], bool]:
     """Simple paths in the order of `path_key`, and whether these are all. Best first, guided by the number of segments still to go."""
-    to_go = _segments_to_go(neighbours, dst, may_relay)
     queue: list[tuple[int, PathKey, Path]] = []
 
     def push(paths: Iterable[Path]) -> None:
         for path in paths:
             here = path[-1].nodes[-1]
-            rest = to_go.get(here) if here == dst or may_relay(here) else None
-            if rest is not None and (max_trusted_nodes is None or len(path) + rest - 1 <= max_trusted_nodes):
+            rest = to_go(here) if here == dst or may_relay(here) else -1
+            if rest >= 0 and (max_trusted_nodes is None or len(path) + rest - 1 <= max_trusted_nodes):
                 heapq.heappush(queue, (len(path) + rest, path_key(path), path))
 
-    push((segment,) for segment in neighbours.get(src, ()) if segment.nodes[-1] != src)
+    push((segment,) for segment in leaving(src) if segment.nodes[-1] != src)
     found: list[Path] = []
     steps = 0
     while queue:
@@ -178,21 +136,5 @@ def _simple_paths(
         if steps > MAX_PATH_STEPS:
             return sorted(found, key=path_key), False
         seen = {name for segment in path for name in segment.nodes}
-        push((*path, segment) for segment in neighbours.get(here, ()) if seen.isdisjoint(segment.nodes[1:]))
+        push((*path, segment) for segment in leaving(here) if seen.isdisjoint(segment.nodes[1:]))
     return sorted(found, key=path_key), True
-
-
-def _segments_to_go(neighbours: Neighbours, dst: str, may_relay: Callable[[str], bool]) -> dict[str, int]:
-    """The least number of segments from each node to `dst` over relaying nodes."""
-    least, frontier = {dst: 0}, [dst]
-    while frontier:
-        reached = []
-        for here in frontier:
-            for segment in neighbours.get(here, ()):
-                there = segment.nodes[-1]
-                if there not in least:
-                    least[there] = least[here] + 1
-                    if may_relay(there):
-                        reached.append(there)
-        frontier = reached
-    return least

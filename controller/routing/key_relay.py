@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from controller.network.topology import Topology, UnknownName
-from controller.routing.disjoint import Path, PathKey, PathSet, disjoint_paths, path_key
+from controller.routing import flow
+from controller.routing.compiled import Floats, Ints, adjacency
+from controller.routing.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
 from controller.routing.refusal import NoRoute
-from controller.routing.segments import RELAYS, Segment, key_segments
+from controller.routing.search import Arc, Forest, first_by_name, forest, hops, kept, largest
+from controller.routing.segments import Segment, SegmentKind, Segments, key_segments, told_segment
+
+_SEGMENT_COST = 1_000_000
+"""One segment, that is one trusted node, weighs more than all links of a set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +64,23 @@ def key(
     avoid: Collection[str] = (),
     reserved: Mapping[str, float] | None = None,
     taken: Collection[tuple[str, str]] = frozenset(),
+    segments: Collection[SegmentKind] = ("relay", "entanglement"),
 ) -> KeyRoute:
     """The widest way to relay key from `src` to `dst`; then with the fewest trusted nodes, then the fewest links, then first by name.
 
     With `shares` above 1: so many paths of which no two share an interior node, an operator of one, a link or a shared risk, the least
     width as large as can be. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links,
     `reserved` is bit/s already promised per link id, `taken` are optical ports (node, port) that switched links cannot have.
-    A relay segment is a QKD link; of an entangled one, see `segments.key_segments`. Each switched link is judged by a lightpath of its
-    own, not by whether several can be set at once. Rates are sustained ones: pools are not counted.
+    `segments` says of which kinds the path may be: a relay segment is a QKD link; of an entangled one, see `segments.key_segments`. Each switched link is judged by a lightpath
+    of its own, not by whether several can be set at once. Rates are sustained ones: pools are not counted.
 
     Raises NoRoute (`reachability`, `avoid`, `max_trusted_nodes`, `shares`, `rate_bps`), UnknownName, and ValueError for a number out of range.
     """
     for name in (src, dst):
         topology.node(name)
-    link_ids = {link.id for link in topology.links()}
     for name in avoid:
-        if name not in topology.graph and name not in link_ids:
-            raise UnknownName("node or link", name, [*topology.graph, *link_ids])
+        if name not in topology.graph:
+            _known_link(topology, name)
     if not rate_bps >= 0 or shares < 1 or (max_trusted_nodes is not None and max_trusted_nodes < 0):
         raise ValueError("rate_bps must be at least 0, shares at least 1, max_trusted_nodes at least 0")
     for name in (src, dst):
@@ -84,75 +92,225 @@ def key(
         raise NoRoute(f"{src} is both ends of the request", "reachability")
 
     promised = reserved or {}
-    every = key_segments(topology, reserved=promised, avoid=avoid, taken=taken, alternatives=shares)
-    search = _Search(topology, src, dst, tuple(segment for segment in every if segment.width_bps > 0))
+    offered = partial(key_segments, topology, reserved=promised, taken=taken, alternatives=shares, kinds=segments)
+    every = offered(avoid=avoid)
+    search = _Search(every, every.width, src, dst)
     found = search.widest(shares, max_trusted_nodes)
     if found.paths is not None and _width(found.paths) >= rate_bps:
-        return _route(topology, found)
-    without = partial(key_segments, topology, reserved=promised, taken=taken)
-    raise _refusal(search, every, without if avoid else None, found, rate_bps, shares, max_trusted_nodes)
+        return _route(topology, found, promised)
+    raise _refusal(search, offered if avoid else None, found, rate_bps, shares, max_trusted_nodes)
 
 
-@dataclass(frozen=True, slots=True)
+def _known_link(topology: Topology, name: str) -> None:
+    try:
+        topology.link(name)
+    except UnknownName:
+        raise UnknownName("node or link", name, [*topology.graph, *(link.id for link in topology.links())]) from None
+
+
 class _Search:
-    topology: Topology
-    src: str
-    dst: str
-    segments: tuple[Segment, ...]
+    """Paths between two nodes over the segments of positive width."""
+
+    def __init__(self, segments: Segments, width: Floats, src: str, dst: str) -> None:
+        self.segments, self.width, self.src, self.dst = segments, width, src, dst
+        self.source, self.target = segments.number[src], segments.number[dst]
+        self._residual: flow.NodeDisjoint | None = None
+        self._built: dict[int, Segment] = {}
 
     def may_relay(self, name: str) -> bool:
-        return self.topology.node(name).kind in RELAYS
+        return bool(self.segments.relays[self.segments.number[name]])
 
     def operator(self, name: str) -> str | None:
-        return self.topology.node(name).operator
+        return self.segments.topology.node(name).operator
 
-    def neighbours(self, width_bps: float = 0.0) -> dict[str, list[Segment]]:
-        """The segments at least that wide, by the node they leave."""
-        leaving: dict[str, list[Segment]] = {}
-        for segment in self.segments:
-            if segment.width_bps >= width_bps:
-                for oriented in (segment, segment.reversed()):
-                    leaving.setdefault(oriented.nodes[0], []).append(oriented)
-        return leaving
+    def segment(self, edge: int) -> Segment:
+        if edge not in self._built:
+            self._built[edge] = self.segments.segment(edge)
+        return self._built[edge]
 
-    def at(self, width_bps: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
+    def leaving(self, least: float, onward: Callable[[int, int], bool] = lambda tail, head: True) -> Leaving:
+        """The segments at least that wide that leave a node for one that `onward` allows."""
+        every = self.segments
+
+        def of(name: str) -> list[Segment]:
+            tail = every.number[name]
+            span = slice(every.indptr[tail], every.indptr[tail + 1])
+            found = []
+            for head, edge in zip(every.indices[span].tolist(), every.edge[span].tolist(), strict=True):
+                if 0 < self.width[edge] >= least and onward(tail, head):
+                    segment = self.segment(edge)
+                    found.append(segment if segment.nodes[0] == name else segment.reversed())
+            return found
+
+        return of
+
+    def to_go(self, least: float) -> Ints:
+        """The fewest segments at least that wide from every node to the target, over relays; -1 where none lead."""
+        every = self.segments
+        keep = self._of_relays() >= max(least, np.nextafter(0.0, 1.0))
+        if not every.relays[self.target]:
+            span = slice(every.indptr[self.target], every.indptr[self.target + 1])
+            widths = self.width[every.edge[span]]
+            keep[span] = (widths > 0) & (widths >= least)
+        return hops(kept(every.indptr, every.indices, keep), self.target)
+
+    def _of_relays(self) -> Floats:
+        """Widths of the entries that leave a relay, else 0."""
+        every = self.segments
+
+        def compute() -> Floats:
+            return np.where(np.repeat(every.relays, np.diff(every.indptr)), self.width.take(every.edge), 0.0)
+
+        widths: Floats = every.kept.of("of relays", compute) if self.width is every.width else compute()
+        return widths
+
+    def smallest(self, least: float, max_trusted_nodes: int | None) -> Path | None:
+        """The path of fewest segments at least that wide, then links, then the first by name. It may pass one repeater twice."""
+        every, left = self.segments, self.to_go(least)
+        if left[self.source] < 0 or (max_trusted_nodes is not None and left[self.source] - 1 > max_trusted_nodes):
+            return None
+        if every.chains:
+            closer = self.leaving(least, lambda tail, head: bool(left[head] == left[tail] - 1))
+            return _smallest(closer, self.src, self.dst, self.may_relay)
+
+        def arcs(tail: int) -> list[Arc]:
+            span = slice(every.indptr[tail], every.indptr[tail + 1])
+            edges = every.edge[span]
+            entries = zip(self.width[edges].tolist(), every.indices[span].tolist(), edges.tolist(), strict=True)
+            return [(1.0, head, edge) for width, head, edge in entries if 0 < width >= least]
+
+        nodes, edges = first_by_name(arcs, left.astype(np.float64), left, self.source, every.names, every.ids)
+        return tuple(self._oriented(tail, edge) for tail, edge in zip(nodes, edges, strict=False))
+
+    def _oriented(self, tail: int, edge: int) -> Segment:
+        segment = self.segment(edge)
+        return segment if self.segments.number[segment.nodes[0]] == tail else segment.reversed()
+
+    def at(self, least: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The paths with the fewest trusted nodes, then links, over segments at least that wide."""
-        leaving = self.neighbours(width_bps)
         if shares == 1:
-            path = _smallest(leaving, self.src, self.dst, self.may_relay)
-            if path is None or (max_trusted_nodes is not None and len(path) - 1 > max_trusted_nodes):
-                return PathSet(None, True)
-            nodes = path_key(path)[2]
-            if len(set(nodes)) == len(nodes):
-                return PathSet((path,), True)
-            # two entangled segments over one repeater: its links would be counted twice
-        bounds = partial(disjoint_paths, max_trusted_nodes=max_trusted_nodes, may_relay=self.may_relay, operator=self.operator)
-        return bounds(leaving, self.src, self.dst, shares)
+            path = self.smallest(least, max_trusted_nodes)
+            if path is None or simple(path):
+                return PathSet(None if path is None else (path,), True)
+            relaxed: tuple[Path, ...] | None = (path,)  # two entangled segments over one repeater: its links would be counted twice
+        else:
+            relaxed = self._relaxed(least, shares)
+        if relaxed is None:
+            return PathSet(None, True)
+        left = self.to_go(least)
+        return disjoint_paths(
+            relaxed,
+            self.leaving(least),
+            lambda name: int(left[self.segments.number[name]]),
+            self.src,
+            self.dst,
+            shares,
+            max_trusted_nodes=max_trusted_nodes,
+            may_relay=self.may_relay,
+            operator=self.operator,
+        )
+
+    def _relaxed(self, least: float, shares: int) -> tuple[Path, ...] | None:
+        """Paths that share no relaying node, with the fewest segments and then links in all: a flow of least cost."""
+        every = self.segments
+        if self._residual is None:
+            self._residual = flow.NodeDisjoint(every.indptr, every.indices, every.edge, every.relays, self.source, self.target)
+        costs = np.where((self.width > 0) & (self.width >= least), _SEGMENT_COST + every.links, np.inf)
+        used = flow.cheapest(self._residual, costs.take(every.edge), shares, self.order)
+        if used is None:
+            return None
+        tails = np.searchsorted(every.indptr, sorted(used), side="right") - 1
+        ways: dict[int, list[int]] = {}
+        for tail, entry in zip(tails.tolist(), sorted(used), strict=True):
+            ways.setdefault(tail, []).append(entry)
+        paths = []
+        for first in ways[self.source]:
+            path, tail, entry = [], self.source, first
+            while tail != self.target:
+                path.append(self._oriented(tail, int(every.edge[entry])))
+                tail = int(every.indices[entry])
+                entry = ways.get(tail, [entry])[0]
+            paths.append(tuple(path))
+        return tuple(sorted(paths, key=path_key))
+
+    def order(self, edge: int) -> object:
+        """The order of parallel segments."""
+        return path_key((self.segment(edge),))
+
+    def bound(self, shares: int) -> tuple[int, float]:
+        """How many paths, at most `shares`, can be disjoint, and how wide so many are at most.
+
+        Exact for one path; for more where nobody operates more than one node and no risks are shared. Nodes of one operator are taken for
+        one, as no two paths may pass them.
+        """
+        every, relays = self.segments, self.segments.relays
+        if shares == 1:
+            tree: Forest = every.kept.of("forest", self._forest) if self.width is every.width else self._forest()
+            ends = [self._reach(node) for node in (self.source, self.target)]
+            direct = [width for head, width in self._around(self.source) if head == self.target]
+            best = max([tree.widest(*ends), *direct])
+            return int(best > 0), best
+        group = np.arange(len(every.names), dtype=np.int32)
+        first: dict[str, int] = {}
+        for number in np.flatnonzero(relays).tolist():
+            operator = self.operator(every.names[number])
+            if operator is not None and number not in (self.source, self.target):
+                group[number] = first.setdefault(operator, number)
+        if not first:
+            residual = flow.NodeDisjoint(every.indptr, every.indices, every.edge, relays, self.source, self.target)
+            return flow.widest(residual, self.width.take(every.edge), shares, self.order)
+        a, b = group[every.a], group[every.b]
+        apart = np.flatnonzero(a != b)
+        indptr, indices, edge = adjacency(group.size, a[apart], b[apart])
+        residual = flow.NodeDisjoint(indptr, indices, apart[edge].astype(np.int32), relays, self.source, self.target)
+        return flow.widest(residual, self.width[apart[edge]], shares, self.order)
+
+    def _forest(self) -> Forest:
+        every = self.segments
+        keep = (self.width > 0) & every.relays[every.a] & every.relays[every.b]
+        return forest(len(every.names), every.a[keep], every.b[keep], self.width[keep])
+
+    def _around(self, node: int) -> list[tuple[int, float]]:
+        every = self.segments
+        span = slice(every.indptr[node], every.indptr[node + 1])
+        return list(zip(every.indices[span].tolist(), self.width[every.edge[span]].tolist(), strict=True))
+
+    def _reach(self, node: int) -> list[tuple[int, float]]:
+        """The relays by which a path begins, and how wide the way to them is."""
+        if self.segments.relays[node]:
+            return [(node, np.inf)]
+        return [(head, width) for head, width in self._around(node) if self.segments.relays[head]]
 
     def widest(self, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The same at the largest width that has them. Every path of one width is one of each lesser width, so bisection is exact."""
-        widths = sorted({segment.width_bps for segment in self.segments})
-        best, proven = PathSet(None, True), True
-        low, high = 0, len(widths)
-        while low < high:
-            middle = low if best.paths is None and low == 0 and high == len(widths) else (low + high) // 2
-            found = self.at(widths[middle], shares, max_trusted_nodes)
+        count, width = self.bound(shares)
+        if count < shares:
+            return PathSet(None, True)
+        best = self.at(width, shares, max_trusted_nodes)
+        if best.paths is not None:
+            return best
+        proven = best.proven
+
+        def feasible(least: float) -> bool:
+            nonlocal best, proven
+            found = self.at(least, shares, max_trusted_nodes)
             proven = proven and found.proven
-            if found.paths is None:
-                high = middle
-            else:
-                best, low = found, middle + 1
+            if found.paths is not None:
+                best = found
+            return found.paths is not None
+
+        largest(self.width[self.width < width], feasible)
         return PathSet(best.paths, proven)
 
     def most_shares(self, below: int) -> int:
         """How many disjoint paths there are, at most `below` - 1."""
-        most = min(below - 1, len(self.neighbours().get(self.src, ())))
+        most, _ = self.bound(below - 1) if below > 1 else (0, 0.0)
         return next((shares for shares in range(most, 0, -1) if self.at(0.0, shares, None).paths is not None), 0)
 
 
-def _smallest(leaving: Mapping[str, Sequence[Segment]], src: str, dst: str, may_relay: Callable[[str], bool]) -> Path | None:
+def _smallest(leaving: Leaving, src: str, dst: str, may_relay: Callable[[str], bool]) -> Path | None:
     """The path of fewest segments, then links, then first by name: Dijkstra, as the order of paths is that of what they are made of."""
-    queue: list[tuple[PathKey, Path]] = [(path_key((segment,)), (segment,)) for segment in leaving.get(src, ())]
+    queue: list[tuple[PathKey, Path]] = [(path_key((segment,)), (segment,)) for segment in leaving(src)]
     heapq.heapify(queue)
     settled = {src}
     while queue:
@@ -163,7 +321,7 @@ def _smallest(leaving: Mapping[str, Sequence[Segment]], src: str, dst: str, may_
         if here in settled or not may_relay(here):
             continue
         settled.add(here)
-        for segment in leaving.get(here, ()):
+        for segment in leaving(here):
             if segment.nodes[-1] not in settled:
                 longer = (*path, segment)
                 heapq.heappush(queue, (path_key(longer), longer))
@@ -176,8 +334,7 @@ def _width(paths: Iterable[Path]) -> float:
 
 def _refusal(
     search: _Search,
-    every: Sequence[Segment],
-    without_avoid: Callable[[], list[Segment]] | None,
+    without_avoid: Callable[[], Segments] | None,
     found: PathSet,
     rate_bps: float,
     shares: int,
@@ -185,14 +342,15 @@ def _refusal(
 ) -> NoRoute:
     src, dst, gave_up = search.src, search.dst, "" if found.proven else " (found within the bound on the search's effort)"
 
-    def smallest(segments: Iterable[Segment]) -> tuple[Path, ...] | None:
-        return _Search(search.topology, src, dst, tuple(segments)).at(0.0, 1, None).paths
+    def joined(every: Segments) -> bool:
+        """Whether a path leads over segments with key or without."""
+        return _Search(every, every.there.astype(np.float64), src, dst).at(0.0, 1, None).paths is not None
 
-    if smallest(every) is None:
-        if without_avoid is not None and smallest(without_avoid()) is not None:
+    if not joined(search.segments):
+        if without_avoid is not None and joined(without_avoid()):
             return NoRoute(f"every path from {src} to {dst} leads over what is to be avoided", "avoid")
         return NoRoute(f"no usable key links join {src} and {dst} over trusted nodes", "reachability")
-    fewest = smallest(search.segments)
+    fewest = search.at(0.0, 1, None).paths
     if fewest is None:
         return NoRoute(f"every path from {src} to {dst} has a link without any key to give", "rate_bps", 0.0)
     if found.paths is not None:
@@ -213,7 +371,7 @@ def _refusal(
     return NoRoute(f"from {src} to {dst} there are {most} paths {disjoint}, {shares} are asked for{gave_up}", "shares", float(most))
 
 
-def _route(topology: Topology, found: PathSet) -> KeyRoute:
+def _route(topology: Topology, found: PathSet, reserved: Mapping[str, float]) -> KeyRoute:
     assert found.paths is not None
     paths, trusted, explanation = [], set(), []
     for number, path in enumerate(found.paths, start=1):
@@ -223,7 +381,7 @@ def _route(topology: Topology, found: PathSet) -> KeyRoute:
         relays = [segment.nodes[-1] for segment in path[:-1]]
         trusted.update(relays)
         explanation.append(f"path {number}: {' - '.join(nodes)}, trusting {', '.join(relays) or 'nobody'}")
-        explanation += [line for segment in path for line in segment.explanation]
+        explanation += [line for segment in path for line in told_segment(topology, segment, reserved)]
         explanation.append(f"binding: {narrowest.nodes[0]} -- {narrowest.nodes[-1]} with {narrowest.width_bps:.6g} bit/s")
     if not found.proven:
         explanation.append("the search met the bound on its effort: a wider set of paths may exist")

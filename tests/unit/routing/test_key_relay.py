@@ -264,8 +264,48 @@ def test_published_rates_of_vienna() -> None:
     assert route.rate_bps == 2500
     assert any("2500 bit/s (declared, Peev 2009" in line for line in route.explanation)
     assert key(secoqc(), "STP", "FOR").trusted_nodes == ("BRT", "ERD")
-    # one operator runs every node, so a second path with a relay of its own adds no secrecy
-    assert refusal(secoqc(), "SIE", "GUD", shares=3).best == 2
+    assert len(key(secoqc(), "SIE", "GUD", shares=3).paths) == 3
+
+
+def test_paths_over_nodes_of_one_operator_are_not_disjoint() -> None:
+    """Were every node run by one operator, a second path with a relay of its own would add no secrecy, and that is told without a search."""
+    vienna = secoqc()
+    nodes = {name: node.model_copy(update={"operator": "one"}) for name, node in vienna.nodes()}
+    refused = refusal(Topology("one operator", nodes, vienna.links()), "SIE", "GUD", shares=3)
+    assert (refused.constraint, refused.best) == ("shares", 2)
+    assert "effort" not in refused.error
+    names = {(x, y): f"t{x}-{y}" for x in range(12) for y in range(12)}
+    ends = [(here, (here[0] + dx, here[1] + dy)) for here in names for dx, dy in ((1, 0), (0, 1)) if (here[0] + dx, here[1] + dy) in names]
+    links = [Link(kind="qkd", ends=(names[a], names[b]), rate_bps=1000) for a, b in ends]
+    grid = Topology("grid", {name: Node(kind="trusted-node", operator="one") for name in names.values()}, links)
+    refused = refusal(grid, "t0-0", "t11-11", shares=2)
+    assert (refused.constraint, refused.best) == ("shares", 1)
+    assert "effort" not in refused.error
+
+
+def test_only_segments_of_the_kinds_asked_for() -> None:
+    assert key(sandbox(), "alice", "bob", max_trusted_nodes=0, segments=["entanglement"]).paths[0].segments == ("entanglement",)
+    assert len(key(sandbox(), "alice", "bob", shares=3, segments=["relay"]).paths) == 3
+    refused = refusal(sandbox(), "alice", "bob", shares=4, segments=["relay"])
+    assert (refused.constraint, refused.best) == ("shares", 3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(networks(), st.lists(st.tuples(st.integers(0, 10), st.integers(0, 6)), max_size=4), st.integers(1, 2))
+def test_what_is_kept_between_requests_is_never_stale(topology: Topology, changes: list[tuple[int, int]], shares: int) -> None:
+    """A changed topology answers as one that is made so from the beginning."""
+
+    def answer(network: Topology) -> dict[str, object]:
+        try:
+            return key(network, "n0", "n1", shares=shares).to_json()
+        except NoRoute as refused:
+            return refused.to_json()
+
+    for number, value in [(0, -1), *changes]:
+        if value >= 0 and f"q{number}" in {link.id for link in topology.links("qkd")}:
+            topology.apply(events.LinkMeasured(f"q{number}", "rate_bps", float(value)))
+            topology.apply(events.LinkStateChanged(f"f{number}", up=value % 3 > 0))
+        assert answer(topology) == answer(topology) == answer(copy.deepcopy(topology))
 
 
 def test_two_segments_over_one_repeater_count_its_links_once() -> None:
