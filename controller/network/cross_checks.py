@@ -52,7 +52,17 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
         for index, sae in enumerate(node.saes or ((f"sae-{name}",) if node.holds_keys else ())):
             if taken.setdefault(("sae", sae), name) != name:
                 yield (*at, "saes", index), f"SAE {sae} is also at {taken['sae', sae]}", "give each SAE an ID of its own"
+        for port, (low_nm, high_nm) in node.bands.items():
+            if low_nm >= high_nm:
+                yield (*at, "bands", port), f"the band from {low_nm:g} to {high_nm:g} nm is empty", "give the lower wavelength first"
+            yield from _port_number(node, (*at, "bands", port), End(name, port))
         for module_name, module in node.modules.items():
+            if module.max_input_dbm is not None and module.role == "tx":
+                yield (
+                    (*at, "modules", module_name, "max_input_dbm"),
+                    "a transmitter takes no light",
+                    "give max_input_dbm to the receiver",
+                )
             if module.port is not None:
                 yield from _module_port(nodes, (*at, "modules", module_name, "port"), parse_end(module.port))
 
@@ -99,6 +109,8 @@ def _link_end(node: Node, link: Link, end: End, at: Key) -> Iterator[Complaint]:
     elif end.module is not None and end.module not in node.modules:
         known = ", ".join(node.modules) or "none"
         yield at, f"{end.node} has no module '{end.module}'", f"name one of its modules ({known})"
+    elif end.module is not None and node.modules[end.module].signal != "quantum":
+        yield at, f"{end} carries a {node.modules[end.module].signal} signal, not a quantum one", "name a module with signal: quantum"
     if link.kind == "qkd" and not node.holds_keys:
         yield at, f"a qkd link ends at {end.node}, a {node.kind}, which holds no keys", "end it at an end-node or a trusted-node"
     if link.kind == "entanglement" and node.kind not in _QUANTUM_ENDS:

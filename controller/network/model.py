@@ -31,6 +31,7 @@ NodeKind = Literal[
 LinkKind = Literal["fibre", "free-space", "qkd", "entanglement", "ethernet"]
 Technology = Literal["bb84-decoy", "bbm92", "cow", "sarg04", "cv", "dps", "twin-field", "mdi", "memory"]
 Admin = Literal["enabled", "draining", "disabled"]
+Signal = Literal["quantum", "service", "synchronisation"]
 Origin = Literal["declared", "computed", "measured", "assumed"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -84,17 +85,22 @@ class Swap(BaseModel):
 
 
 class Module(BaseModel):
-    """A QKD transmitter or receiver, or a memory interface, of a node."""
+    """A QKD transmitter or receiver, a memory interface, or a classical transceiver beside them, of a node."""
 
     model_config = STRICT
 
     role: Literal["tx", "rx", "tx-rx", "memory"]
+    signal: Signal = "quantum"
+    """What it sends or takes. Service and synchronisation signals are classical light, which no quantum receiver may meet."""
     technology: Technology = "bb84-decoy"
     wavelength_nm: Positive = 1550.0
     max_loss_db: Positive | None = None
     """The most channel loss with which the module still makes key."""
     launch_dbm: Real = -20.0
-    """Power of the synchronisation signal a transmitter sends with its quantum signal; what switches' power monitors see."""
+    """Power of the synchronisation signal a transmitter sends with its quantum signal; what switches' power monitors see.
+    Of a classical transmitter: its power."""
+    max_input_dbm: Real | None = None
+    """The most power a receiver takes."""
     clock_hz: Positive | None = None
     port: EndText | None = None
     """The port of an optical switch the module is patched to (ETSI GS QKD 015 `qkdi_att_point`); None: its fibre says."""
@@ -105,6 +111,17 @@ class Module(BaseModel):
         if text is not None and parse_end(text).port is None:
             raise ValueError(f"'{text}' names no port; write it as switch:port, for instance ocs1:1")
         return text
+
+
+class Channel(BaseModel):
+    """A data channel that somebody else has lit in a fibre, added and dropped by filters at the fibre's ends."""
+
+    model_config = STRICT
+
+    wavelength_nm: Annotated[float, Field(ge=1200, le=1700)]
+    launch_dbm: Annotated[float, Field(ge=-100, le=40)]
+    direction: Literal["forward", "backward"] = "forward"
+    """Forward runs from the first of the fibre's ends to the second."""
 
 
 class Window(BaseModel):
@@ -132,7 +149,7 @@ NODE_FIELDS: Mapping[str, frozenset[str]] = {
     "bell-station": frozenset({"modules"}),
     "optical-switch": frozenset({"ports", "sides", "insertion_loss_db", "driver", "address"}),
     "wavelength-switch": frozenset({"ports", "insertion_loss_db", "driver", "address"}),
-    "passive": frozenset({"ports", "insertion_loss_db", "losses_db"}),
+    "passive": frozenset({"ports", "insertion_loss_db", "losses_db", "bands"}),
     "openflow-switch": frozenset({"dpid"}),
     "host": frozenset({"ip", "mac"}),
     "satellite": frozenset(_KEY_NODE),
@@ -169,6 +186,8 @@ class Node(BaseModel):
     insertion_loss_db: NonNegative | None = None
     losses_db: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")], NonNegative] = {}
     """Loss per port pair of a passive node, as `{"1-2": 3.4}`; a pair that is not listed is dark unless insertion_loss_db is given."""
+    bands: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+$")], tuple[Positive, Positive]] = {}
+    """Lowest and highest wavelength in nm that a port of a passive node passes, as `{"2": [1549, 1551]}`; a port not listed passes all."""
     driver: Literal["netconf"] | None = None
     address: Address | None = None
     dpid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
@@ -183,7 +202,7 @@ class Node(BaseModel):
 
 _LIGHT = frozenset({"length_km", "loss_db", "loss_db_per_km"})
 LINK_FIELDS: Mapping[str, frozenset[str]] = {
-    "fibre": _LIGHT,
+    "fibre": _LIGHT | {"channels", "raman_per_km_nm"},
     "free-space": _LIGHT,
     "qkd": frozenset({"over", "protocol", "rate_bps", "qber"}),
     "entanglement": frozenset({"over", "protocol", "rate_hz", "fidelity", "state", "via"}),
@@ -211,6 +230,9 @@ class Link(BaseModel):
     length_km: NonNegative | None = None
     loss_db: NonNegative | None = None
     loss_db_per_km: Positive | None = None
+    channels: tuple[Channel, ...] = ()
+    raman_per_km_nm: Annotated[float, Field(gt=0, le=1e-6, allow_inf_nan=False)] | None = None
+    """Share of a data channel's power that a km of this fibre scatters into a nm of the quantum channel's spectrum, one way."""
     over: Literal["switched"] | tuple[LinkId, ...] = ()
     """The fibres a quantum link rides on, or `switched`: it exists only while a lightpath joins its modules."""
     protocol: Technology | None = None
