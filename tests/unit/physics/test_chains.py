@@ -1,0 +1,415 @@
+"""On-demand chains against simulations written here, which share nothing with the formulas but the definition of the protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from controller.physics.bell_diagonal import BellDiagonal, swap, werner
+from controller.physics.chains import APPROXIMATE, EXACT, EXACT_LINKS, Delivery, Link, Node, deliver
+from controller.physics.generation import attempts_until_all
+from controller.physics.memory import Memory
+
+PURE = BellDiagonal(1.0, 0.0, 0.0, 0.0)
+
+# --- the simulation: many replicas of a chain at once, event by event ---
+
+
+@dataclass(frozen=True)
+class Case:
+    """A chain of links with perfect pairs; an attempt of 0 s means exponential waiting."""
+
+    rates_hz: tuple[float, ...]
+    attempts_s: tuple[float, ...]
+    success: tuple[float, ...]
+    t1_s: tuple[float, ...]
+    t2_s: tuple[float, ...]
+    delays_s: tuple[float, ...]
+    cutoff_s: float = math.inf
+
+    def delivered(self) -> Delivery:
+        links = [Link(rate, PURE, attempt) for rate, attempt in zip(self.rates_hz, self.attempts_s, strict=True)]
+        swaps = (1.0, *self.success, 1.0)
+        nodes = [Node(Memory(t1, t2), q) for t1, t2, q in zip(self.t1_s, self.t2_s, swaps, strict=True)]
+        return deliver(links, nodes, self.delays_s, self.cutoff_s)
+
+
+@dataclass(frozen=True)
+class Observed:
+    rate_hz: float
+    fidelity: float
+    rate_error: float
+    """Relative standard error."""
+    fidelity_error: float
+
+
+class Replicas:
+    """`size` chains side by side; times in seconds since each chain's request."""
+
+    def __init__(self, case: Case, size: int, seed: int) -> None:
+        self.case, self.size, self.links = case, size, len(case.rates_hz)
+        self.rng = np.random.default_rng(seed)
+        self.place = np.concatenate(([0.0], np.cumsum(case.delays_s)))
+        self.ready = np.stack([self.draw(size, link) for link in range(self.links)], axis=1)
+        self.filled = np.zeros((size, self.links), dtype=bool)
+        self.measured_at = np.zeros((size, self.links - 1))
+
+    def draw(self, count: int, link: int) -> NDArray[Any]:
+        rate, attempt = self.case.rates_hz[link], self.case.attempts_s[link]
+        return attempt * self.rng.geometric(rate * attempt, count) if attempt else self.rng.exponential(1 / rate, count)
+
+    def step(self, live: NDArray[Any]) -> NDArray[Any]:
+        """The next arrival of every live replica, what is measured then and what is lost; the replicas that are done."""
+        pending = np.where(self.filled[live], np.inf, self.ready[live])
+        now = pending.min(axis=1)
+        arrived = pending <= now[:, None] * (1 + 1e-12)
+        filled = self.filled[live] | arrived
+        failed = np.zeros((len(live), self.links - 1), dtype=bool)
+        for station, success in enumerate(self.case.success):
+            measuring = filled[:, station] & filled[:, station + 1] & (arrived[:, station] | arrived[:, station + 1])
+            failed[:, station] = measuring & (self.rng.random(len(live)) >= success)
+            self.measured_at[live[measuring], station] = now[measuring]
+        self.filled[live] = filled
+        for row in np.flatnonzero(failed.any(axis=1)):
+            self.lose(int(live[row]), float(now[row]), np.flatnonzero(failed[row]))
+        return live[self.filled[live].all(axis=1)]
+
+    def lose(self, replica: int, now: float, stations: NDArray[Any]) -> None:
+        filled = self.filled[replica].copy()
+        restart: dict[int, float] = {}
+        for station in stations:
+            first, last = station, station + 1
+            while first > 0 and filled[first - 1]:
+                first -= 1
+            while last + 1 < self.links and filled[last + 1]:
+                last += 1
+            middle = self.place[station + 1]
+            news = max(middle - self.place[first], self.place[last + 1] - middle)
+            for link in range(first, last + 1):
+                restart[link] = min(news, restart.get(link, math.inf))
+        for link, news in restart.items():
+            self.filled[replica, link] = False
+            self.ready[replica, link] = now + news + self.draw(1, link)[0]
+
+    def run(self) -> Observed:
+        live = np.arange(self.size)
+        while len(live):
+            live = np.setdiff1d(live, self.step(live), assume_unique=True)
+        farthest = np.maximum(self.place[1:-1], self.place[-1] - self.place[1:-1])
+        done = (self.measured_at + farthest).max(axis=1) if self.links > 1 else self.ready[:, 0]
+        waits = np.column_stack((done - self.ready[:, 0], np.abs(np.diff(self.ready, axis=1)), done - self.ready[:, -1]))
+        xy, z = (np.exp(-waits @ (1 / np.array(times))) for times in (self.case.t2_s, self.case.t1_s))
+        fidelity = (1 + 2 * xy + z) / 4
+        root = math.sqrt(self.size)
+        return Observed(
+            1 / float(done.mean()),
+            float(fidelity.mean()),
+            float(done.std() / done.mean()) / root,
+            float(fidelity.std() / fidelity.mean()) / root,
+        )
+
+
+def random_case(seed: int) -> Case:
+    """A chain from the domain of the approximation."""
+    rng = np.random.default_rng(seed)
+    links = int(rng.integers(2, EXACT_LINKS + 1))
+    attempts = 10 ** rng.uniform(0, 1, links)
+    rates = 10 ** rng.uniform(-1.7, -1, links) / attempts
+    success = rng.uniform(0.4, 1, links - 1) if rng.random() < 0.7 else np.ones(links - 1)
+    t2 = 10 ** rng.uniform(0.5, 3, links + 1) / rates.mean()
+    t1 = t2 * 10 ** rng.uniform(-0.3, 1.3, links + 1)
+    delays = attempts * rng.uniform(0, 1, links)
+    fields = (rates, attempts, success, t1, t2, delays)
+    return Case(*(tuple(float(value) for value in each) for each in fields))
+
+
+def agree(case: Case, size: int, tolerance: float, seed: int) -> None:
+    told, seen = case.delivered(), Replicas(case, size, seed).run()
+    assert told.rate_hz == pytest.approx(seen.rate_hz, rel=tolerance + 4 * seen.rate_error), (case, told, seen)
+    assert told.state.fidelity == pytest.approx(seen.fidelity, rel=tolerance + 4 * seen.fidelity_error), (case, told, seen)
+
+
+HETEROGENEOUS = Case((1.0, 1.5, 0.7, 2.0), (0.0,) * 4, (0.8, 0.6, 0.9), (20.0,) * 5, (8.0, 6.0, 9.0, 7.0, 10.0), (0.0,) * 4)
+
+
+@pytest.mark.parametrize("attempt_s", [0.0, 0.2])
+@pytest.mark.parametrize("links", [2, 3, 4])
+@pytest.mark.parametrize("certain", [True, False])
+def test_exact_chains_agree_with_simulation(links: int, attempt_s: float, certain: bool) -> None:
+    whole = HETEROGENEOUS
+    case = Case(
+        whole.rates_hz[:links],
+        (attempt_s,) * links,
+        (1.0,) * (links - 1) if certain else whole.success[: links - 1],
+        whole.t1_s[: links + 1],
+        whole.t2_s[: links + 1],
+        (0.0,) * links,
+    )
+    assert case.delivered().error == EXACT
+    agree(case, 20_000, 0.0, seed=links)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_approximate_chains_are_within_two_percent_of_simulation(seed: int) -> None:
+    case = random_case(seed)
+    assert case.delivered().error == (APPROXIMATE if len(set(case.attempts_s)) > 1 else EXACT)
+    agree(case, 10_000, 0.02, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_approximate_chains_are_within_two_percent_of_simulation_in_full() -> None:
+    for seed in range(100, 200):
+        agree(random_case(seed), 20_000, 0.02, seed)
+
+
+# --- two links with a cut-off ---
+
+
+def simulated_cutoff(case: Case, size: int, seed: int) -> tuple[float, float, float, float]:
+    """(mean time, its standard error, mean of what is kept of XX, its standard error) without delays."""
+    rng = np.random.default_rng(seed)
+
+    def draw(link: int) -> float:
+        rate, attempt = case.rates_hz[link], case.attempts_s[link]
+        return float(attempt * rng.geometric(rate * attempt) if attempt else rng.exponential(1 / rate))
+
+    times, kept = [], []
+    for _ in range(size):
+        clock = 0.0
+        while True:
+            one, other = draw(0), draw(1)
+            if abs(one - other) > case.cutoff_s * (1 + 1e-12):
+                clock += min(one, other) + case.cutoff_s
+                continue
+            clock += max(one, other)
+            if rng.random() < case.success[0]:
+                break
+        pair = (0, 1) if one < other else (1, 2)
+        times.append(clock)
+        kept.append(math.exp(-abs(one - other) * sum(1 / case.t2_s[node] for node in pair)))
+    root = math.sqrt(size)
+    return float(np.mean(times)), float(np.std(times)) / root, float(np.mean(kept)), float(np.std(kept)) / root
+
+
+@pytest.mark.parametrize("attempt_s", [0.0, 0.1])
+@pytest.mark.parametrize("cutoff_s", [0.2, 1.0])
+def test_two_links_with_a_cutoff_agree_with_simulation(attempt_s: float, cutoff_s: float) -> None:
+    case = Case((1.0, 3.0), (attempt_s,) * 2, (0.7,), (math.inf,) * 3, (2.0, 1.0, 3.0), (0.0, 0.0), cutoff_s)
+    told = case.delivered()
+    mean_s, time_error, kept, kept_error = simulated_cutoff(case, 20_000, 11)
+    assert told.error == EXACT
+    assert 1 / told.rate_hz == pytest.approx(mean_s, abs=4 * time_error)
+    assert 2 * told.state.fidelity - 1 == pytest.approx(kept, abs=4 * kept_error)
+
+
+rates = st.floats(0.01, 100)
+times = st.floats(0.01, 1000)
+swaps = st.floats(0.05, 1)
+
+
+@given(st.tuples(rates, rates), swaps, st.tuples(times, times, times), st.booleans(), st.floats(0, 1))
+def test_no_cutoff_is_the_limit_of_a_long_one(
+    pair: tuple[float, float], success: float, t2: tuple[float, float, float], slotted: bool, delay_s: float
+) -> None:
+    attempt = 0.9 / max(pair) if slotted else 0.0
+    case = Case(pair, (attempt,) * 2, (success,), (math.inf,) * 3, t2, (delay_s,) * 2)
+    without, long = case.delivered(), replace(case, cutoff_s=1e5).delivered()
+    assert long.rate_hz == pytest.approx(without.rate_hz, rel=1e-9)
+    assert long.state.coefficients == pytest.approx(without.state.coefficients, abs=1e-9)
+
+
+@given(st.tuples(rates, rates), swaps, st.tuples(times, times, times), times, times)
+def test_a_shorter_cutoff_trades_rate_for_fidelity(
+    pair: tuple[float, float], success: float, t2: tuple[float, float, float], one: float, other: float
+) -> None:
+    case = Case(pair, (0.0, 0.0), (success,), (math.inf,) * 3, t2, (0.0, 0.0))
+    short, long = (replace(case, cutoff_s=cutoff).delivered() for cutoff in sorted((one, other)))
+    assert short.rate_hz <= long.rate_hz * (1 + 1e-12)
+    if max(pair) / min(pair) < 2 and max(t2) == min(t2):
+        assert short.state.fidelity >= long.state.fidelity - 1e-12
+
+
+def test_a_cutoff_within_a_slot_needs_both_at_once() -> None:
+    case = Case((0.2, 0.5), (1.0, 1.0), (0.5,), (math.inf,) * 3, (1.0,) * 3, (0.0, 0.0), 0.5)
+    assert case.delivered().rate_hz == pytest.approx(0.2 * 0.5 * 0.5)
+    assert case.delivered().state.fidelity == 1
+
+
+# --- slotted chains ---
+
+
+@pytest.mark.parametrize("links", range(1, 9))
+def test_certain_swaps_wait_for_the_last_link(links: int) -> None:
+    delivery = deliver([Link(0.1, PURE, 1.0)] * links, [Node()] * (links + 1))
+    assert 1 / delivery.rate_hz == pytest.approx(attempts_until_all(links, 0.1), rel=1e-12)
+    assert (delivery.state, delivery.error) == (PURE, EXACT)
+
+
+def test_four_links_on_demand_and_eight() -> None:
+    four, eight = (deliver([Link(0.1, PURE, 1.0)] * n, [Node()] * (n + 1)).rate_hz for n in (4, 8))
+    assert four == pytest.approx(0.0493, abs=5e-5)
+    assert 0.1 / eight == pytest.approx(2.63, abs=5e-3)
+
+
+@pytest.mark.parametrize("success", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("p", [0.05, 0.5, 1.0])
+def test_two_links_with_probabilistic_swaps(p: float, success: float) -> None:
+    delivery = deliver([Link(p, PURE, 1.0)] * 2, [Node(), Node(swap_success=success), Node()])
+    assert 1 / delivery.rate_hz == pytest.approx((3 - 2 * p) / (p * (2 - p) * success), rel=1e-12)
+
+
+@pytest.mark.parametrize("links", range(1, 9))
+def test_links_that_never_fail_leave_it_to_the_swaps(links: int) -> None:
+    nodes = [Node(Memory(50.0, 30.0), 0.6)] * (links + 1)
+    delivery = deliver([Link(1.0, PURE, 1.0)] * links, nodes)
+    assert delivery.rate_hz == pytest.approx(0.6 ** (links - 1), rel=1e-9)
+    assert delivery.state.fidelity == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("links", [5, 6, 7, 8])
+def test_homogeneous_chains_of_many_links_agree_with_simulation(links: int) -> None:
+    case = Case((0.5,) * links, (1.0,) * links, (0.8,) * (links - 1), (40.0,) * (links + 1), (30.0,) * (links + 1), (0.0,) * links)
+    assert case.delivered().error == EXACT
+    agree(case, 4_000, 0.0, seed=links)
+
+
+# --- properties ---
+
+states = st.tuples(*[st.floats(0.001, 1)] * 4).map(lambda w: BellDiagonal(*(each / sum(w) for each in w)))
+
+
+@st.composite
+def chains(draw: st.DrawFn, least: int = 1, most: int = 5) -> tuple[list[Link], list[Node], list[float]]:
+    count = draw(st.integers(least, most))
+    slot = draw(st.sampled_from([0.0, 0.001, 0.01]))
+    links = [Link(draw(st.floats(1e-6, 100)), draw(states), slot * draw(st.sampled_from([1.0, 0.5]))) for _ in range(count)]
+    nodes = []
+    for _ in range(count + 1):
+        t1 = draw(st.floats(1e-6, 1e6) | st.just(math.inf))
+        nodes.append(Node(Memory(t1, min(t1 * 2, draw(times))), draw(swaps), draw(st.floats(0.25, 1))))
+    return links, nodes, draw(st.sampled_from([[], [1e-3] * count, [0.1 * k for k in range(count)]]))
+
+
+def ideal(links: Sequence[Link], nodes: Sequence[Node]) -> BellDiagonal:
+    state = links[0].state
+    for link, node in zip(links[1:], nodes[1:], strict=False):
+        state = swap(state, link.state, node.swap_fidelity)
+    return state
+
+
+@given(chains(), st.floats(1e-3, 1e3) | st.just(math.inf))
+def test_what_is_delivered_is_a_state_at_a_rate(chain: tuple[list[Link], list[Node], list[float]], cutoff_s: float) -> None:
+    links, nodes, delays = chain
+    if len(links) > 2:
+        cutoff_s = math.inf
+    delivery = deliver(links, nodes, delays, cutoff_s)
+    assert math.fsum(delivery.state.coefficients) == pytest.approx(1, abs=1e-12)
+    assert 0 < delivery.rate_hz <= min(link.rate_hz for link in links) * (1 + 1e-9)
+    assert all(math.isfinite(weight) for weight in delivery.state.coefficients)
+    assert delivery.method and delivery.error
+
+
+@given(chains())
+def test_perfect_memories_deliver_what_swaps_make_of_the_pairs(chain: tuple[list[Link], list[Node], list[float]]) -> None:
+    links, nodes, delays = chain
+    nodes = [replace(node, memory=Memory()) for node in nodes]
+    assert deliver(links, nodes, delays).state.coefficients == pytest.approx(ideal(links, nodes).coefficients, abs=1e-12)
+
+
+@given(chains(), st.floats(1, 100))
+def test_better_memories_never_harm(chain: tuple[list[Link], list[Node], list[float]], factor: float) -> None:
+    links, nodes, delays = chain
+    links = [replace(link, state=werner(0.9)) for link in links]
+    better = [replace(node, memory=Memory(node.memory.t1_s * factor, node.memory.t2_s * factor)) for node in nodes]
+    now, then = deliver(links, nodes, delays), deliver(links, better, delays)
+    assert then.state.fidelity >= now.state.fidelity - 1e-9
+    assert then.rate_hz == pytest.approx(now.rate_hz, rel=1e-12)
+
+
+@given(chains(least=2), st.floats(0.05, 1))
+def test_swaps_that_succeed_more_often_never_slow_down(chain: tuple[list[Link], list[Node], list[float]], success: float) -> None:
+    links, nodes, _ = chain
+    # the better station's success replaces that of one station
+    low, high = sorted((nodes[1].swap_success, success))
+    worse, better = (deliver(links, [nodes[0], replace(nodes[1], swap_success=q), *nodes[2:]]) for q in (low, high))
+    assert worse.rate_hz <= better.rate_hz * (1 + 1e-9)
+
+
+@given(chains())
+def test_a_chain_and_its_mirror_image_are_the_same(chain: tuple[list[Link], list[Node], list[float]]) -> None:
+    links, nodes, delays = chain
+    one, other = deliver(links, nodes, delays), deliver(links[::-1], nodes[::-1], delays[::-1])
+    assert one.rate_hz == pytest.approx(other.rate_hz, rel=1e-9)
+    assert one.state.coefficients == pytest.approx(other.state.coefficients, abs=1e-9)
+
+
+@given(chains(), st.floats(1e-3, 1e3))
+def test_the_unit_of_time_does_not_matter(chain: tuple[list[Link], list[Node], list[float]], factor: float) -> None:
+    links, nodes, delays = chain
+    slow_links = [replace(link, rate_hz=link.rate_hz / factor, attempt_s=link.attempt_s * factor) for link in links]
+    slow_nodes = [replace(node, memory=Memory(node.memory.t1_s * factor, node.memory.t2_s * factor)) for node in nodes]
+    one, other = deliver(links, nodes, delays), deliver(slow_links, slow_nodes, [delay * factor for delay in delays])
+    assert other.rate_hz * factor == pytest.approx(one.rate_hz, rel=1e-9)
+    assert other.state.coefficients == pytest.approx(one.state.coefficients, abs=1e-9)
+
+
+@given(st.lists(rates, min_size=1, max_size=8))
+def test_short_attempts_approach_exponential_waiting(rates_hz: list[float]) -> None:
+    nodes = [Node(Memory(5.0, 5.0))] * (len(rates_hz) + 1)
+    short = deliver([Link(rate, PURE, 1e-8) for rate in rates_hz], nodes)
+    none = deliver([Link(rate, PURE) for rate in rates_hz], nodes)
+    assert short.rate_hz == pytest.approx(none.rate_hz, rel=1e-5)
+    assert short.state.fidelity == pytest.approx(none.state.fidelity, rel=1e-5)
+
+
+def test_one_link_delivers_what_it_makes() -> None:
+    delivery = deliver([Link(7.0, werner(0.9), 0.1)], [Node(Memory(1.0, 1.0))] * 2, [5.0], 1.0)
+    assert delivery.rate_hz == pytest.approx(7.0)
+    assert delivery.state.coefficients == pytest.approx(werner(0.9).coefficients)
+
+
+def test_long_chains_are_merged_and_say_so() -> None:
+    links, nodes = [Link(10.0, werner(0.99))] * 12, [Node(Memory(t2_s=10.0), 0.9)] * 13
+    delivery = deliver(links, nodes)
+    assert "12 links merged" in delivery.method
+    assert deliver(links[:8], nodes[:9]).rate_hz > delivery.rate_hz > 0
+    assert 0.25 < delivery.state.fidelity < reduce(swap, [werner(0.99)] * 12).fidelity
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("links", lambda: deliver([], [Node()])),
+        ("nodes", lambda: deliver([Link(1.0, PURE)], [Node()])),
+        ("delays_s", lambda: deliver([Link(1.0, PURE)], [Node()] * 2, [0.0, 0.0])),
+        ("delays_s", lambda: deliver([Link(1.0, PURE)], [Node()] * 2, [-1.0])),
+        ("delays_s", lambda: deliver([Link(1.0, PURE)], [Node()] * 2, [math.nan])),
+        ("cutoff_s", lambda: deliver([Link(1.0, PURE)] * 2, [Node()] * 3, [], 0.0)),
+        ("cutoff_s", lambda: deliver([Link(1.0, PURE)] * 2, [Node()] * 3, [], math.nan)),
+        ("rate_hz", lambda: Link(0.0, PURE)),
+        ("rate_hz", lambda: Link(math.nan, PURE)),
+        ("rate_hz", lambda: Link(math.inf, PURE)),
+        ("attempt_s", lambda: Link(1.0, PURE, -1.0)),
+        (r"rate_hz \* attempt_s", lambda: Link(10.0, PURE, 1.0)),
+        ("swap_success", lambda: Node(swap_success=0.0)),
+        ("swap_success", lambda: Node(swap_success=1.1)),
+        ("swap_fidelity", lambda: Node(swap_fidelity=0.2)),
+        ("swap_fidelity", lambda: Node(swap_fidelity=math.nan)),
+    ],
+)
+def test_what_is_wrong_is_named(name: str, call: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must "):
+        call()
