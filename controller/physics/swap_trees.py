@@ -17,7 +17,7 @@ Tree = int | tuple["Tree", "Tree"]
 
 Floats = NDArray[np.float64]
 
-LONGEST_HORIZON = 2**20
+LONGEST_HORIZON = 2**18
 _LEAST_HORIZON = 2**9
 _MISSED = 1e-9
 _ALIASED = 1e-8
@@ -77,7 +77,7 @@ def distribution(chain: Nested, tree: Tree, horizon: int) -> Distribution:
 def mean_delivery(chain: Nested, tree: Tree) -> tuple[float, list[float], float]:
     """(mean slots to deliver, mean of what decay leaves by rows, probability that a try takes longer than the longest horizon).
 
-    The horizon doubles until less than 1e-9 is beyond it, 2^20 slots at most.
+    The horizon doubles until less than 1e-9 is beyond it, 2^18 slots at most.
     """
     if isinstance(tree, int):
         return 1 / chain.arrivals[tree], [1.0] * len(chain.decays), 0.0
