@@ -438,7 +438,8 @@ class Desk:
 
     def _commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> None:
         """Keep these services in one change of the store; companions that nobody needs any more leave in the same one."""
-        after = {name: each for name, each in self.book.services.items() if name not in set(gone)}
+        gone = frozenset(gone)
+        after = {name: each for name, each in self.book.services.items() if name not in gone}
         kept = {each.id: each for each in changed}
         after |= kept
         while orphans := _orphans(after):

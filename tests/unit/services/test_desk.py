@@ -100,6 +100,36 @@ async def test_who_loses_its_companion_gets_another(net: Running) -> None:
         await net.until(lambda: "by-hand" not in net.book.services)
 
 
+async def test_who_loses_its_companion_does_not_wait_for_it_to_be_gone(net: Running) -> None:
+    relays = ("qkd:relay1--relay2", "qkd:relay3--bob")
+    for link in relays:
+        net.link(link, up=False)
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="by-hand")
+        await net.desk.create("key", KEY, name="k")
+        await net.reaches("k", "ACTIVE")
+        assert net.book.services["k"].companions == ("by-hand",)
+        for link in relays:
+            net.link(link, up=True)
+        net.devices["ocs1"].up = False
+        await net.desk.remove("by-hand")
+        await net.until(lambda: net.book.services["k"].companions == ())
+        await net.reaches("by-hand", "REMOVING", reason="ocs1: no session")
+
+
+async def test_a_companion_that_was_refused_is_tried_again_for_the_next_who_needs_it(net: Running) -> None:
+    net.devices["ocs1"].refuses = lambda item: True
+    async with net.running():
+        await net.desk.create("key", OVER_LIGHT, name="k")
+        await net.reaches("k.lightpath-1", "FAILED")
+        await net.until(lambda: "waiting for k.lightpath-1: ocs1: will not take" in net.book.services["k"].reason)
+        net.devices["ocs1"].refuses = lambda item: False
+        await net.desk.create("key", OVER_LIGHT, name="k2")
+        assert net.book.services["k2"].companions == ("k.lightpath-1",)
+        for name in ("k.lightpath-1", "k", "k2"):
+            await net.until(lambda name=name: (net.book.services[name].state, net.book.services[name].reason) == ("ACTIVE", ""))
+
+
 async def test_a_refused_service_fails_with_the_reason_and_takes_its_companions_off(net: Running) -> None:
     net.devices["alice"].refuses = lambda item: True
     async with net.running():
@@ -214,6 +244,22 @@ async def test_an_unreachable_switch_keeps_the_ports_it_may_still_use(net: Runni
         await net.until(lambda: "l" not in net.book.services)
         await net.desk.create("lightpath", LIGHT, name="m")
         await net.reaches("m", "ACTIVE")
+
+
+async def test_ports_a_service_left_stay_taken_until_their_switch_was_read(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="l")
+        await net.reaches("l", "ACTIVE")
+        net.devices["ocs1"].up = False
+        assert await net.desk.administer("link", "trunk-a", "draining") == (["l"], {})
+        await net.desk.administer("link", "trunk-a", "enabled")
+        trunk_a = {"ends": ["ocs1:9", "ocs2:1"]}
+        with pytest.raises(NoRoute, match="in use"):
+            await net.desk.create("lightpath", trunk_a)
+        net.devices["ocs1"].up = True
+        net.reconciler.mark(["ocs1"])
+        await net.until(lambda: not net.book.of("ocs1").absent)
+        await net.desk.create("lightpath", trunk_a)
 
 
 async def test_observing_refuses_changes_and_changes_nothing(net: Running, store: Store) -> None:

@@ -87,6 +87,16 @@ async def test_a_service_starting_on_a_link_that_broke_meanwhile_goes_around_it(
         await net.reaches("c", "ACTIVE")
 
 
+async def test_a_service_that_starts_without_a_way_says_so(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("connectivity", H1_H3, name="c", start_s=time.time() + 0.2)
+        net.link("ethernet:h3--s2", up=False)
+        await net.reaches("c", "PLANNED", reason="no usable ethernet links join h1 and h3")
+        await net.reaches("c", "DEGRADED", reason="no usable ethernet links join h1 and h3")
+        net.link("ethernet:h3--s2", up=True)
+        await net.reaches("c", "ACTIVE")
+
+
 async def test_a_link_that_breaks_while_a_service_is_planned_is_not_in_its_plan(net: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = Planner.plan
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.store.sqlite import Conflict, Entry, Store, StoreError
@@ -50,6 +50,7 @@ KEYS = st.sampled_from(["a", "ab", "b", "%", "a_"])
 CHANGES = st.dictionaries(KEYS, st.none() | st.integers() | st.lists(st.floats(allow_nan=False), max_size=2), min_size=1)
 
 
+@settings(max_examples=20)
 @given(st.lists(CHANGES, max_size=8), KEYS)
 def test_it_holds_what_a_dictionary_would_also_when_opened_again(tmp_path_factory: Any, commits: list[dict[str, Any]], prefix: str) -> None:
     path = tmp_path_factory.mktemp("store") / "s.db"
