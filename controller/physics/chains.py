@@ -23,8 +23,8 @@ EXACT_LINKS = 8
 
 EXACT = "exact"
 APPROXIMATE = (
-    "within 2 % of simulation in rate and in fidelity for links of success per attempt at most 0.1, attempts that differ by at most a factor "
-    "of 10, delays of at most an attempt, swap success of at least 0.4, fidelity of at least 0.5"
+    "within 2 % of simulation in rate and in fidelity where links succeed per attempt with at most 0.1, attempts differ by at most a factor of "
+    "10, a delay is at most its link's attempt, swaps succeed with at least 0.4, and attempts and the delay end to end are at most T2/10"
 )
 MERGED_ERROR = "an estimate: of 22 simulated chains of 9 to 13 links it was up to 37 % off in rate and 24 % in fidelity"
 

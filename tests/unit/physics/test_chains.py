@@ -125,9 +125,9 @@ def random_case(seed: int) -> Case:
     attempts = 10 ** rng.uniform(0, 1, links)
     rates = 10 ** rng.uniform(-1.7, -1, links) / attempts
     success = rng.uniform(0.4, 1, links - 1) if rng.random() < 0.7 else np.ones(links - 1)
-    t2 = 10 ** rng.uniform(0.5, 3, links + 1) / rates.mean()
-    t1 = t2 * 10 ** rng.uniform(-0.3, 1.3, links + 1)
     delays = attempts * rng.uniform(0, 1, links)
+    t2 = np.maximum(10 ** rng.uniform(0.5, 3, links + 1) / rates.mean(), 10 * max(attempts.max(), delays.sum()))
+    t1 = t2 * 10 ** rng.uniform(-0.3, 1.3, links + 1)
     fields = (rates, attempts, success, t1, t2, delays)
     return Case(*(tuple(float(value) for value in each) for each in fields))
 
