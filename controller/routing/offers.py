@@ -174,6 +174,13 @@ class Offers:
         cost[rounds < 0] = np.inf
         return (cost.take(edge), rounds.take(edge)) if every else (cost, rounds)
 
+    def waiting(self, weight_hz: float) -> tuple[Floats, Ints]:
+        """The least of -ln w + weight/rate over the rounds, of every link (m), and the rounds; infinite where nothing is on offer."""
+        with np.errstate(divide="ignore"):
+            cost = self.cost + weight_hz / self.rate
+        rounds = cost.argmin(axis=0).astype(np.int32)
+        return cost[rounds, np.arange(cost.shape[1])], rounds
+
 
 def _by_rounds(rate: Floats, fidelity: Floats, rounds: int) -> tuple[Floats, Floats]:
     """`recurrence` of many links at once: rates and w by rounds; a round that does not raise w has rate 0."""

@@ -1,4 +1,4 @@
-"""The on-demand model of a chain: one request at a time, and what waits decays.
+"""A quick estimate of a chain on demand, by which long ones are ranked: who has a pair waits until all have one.
 
 All links start at once. Link i has its pair after an exponential time T_i of rate r_i; at M = max T_i all repeaters swap. Meanwhile pair i
 decays depolarising in the memories at its two ends: of its Werner parameter exp(-g_i (M - T_i)) is kept.
@@ -10,9 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-MODEL = "on-demand: parallel generation, swap when all pairs are there, exponential waiting, depolarising memories"
-LEFT_OUT = "left out: heralding and correction messages, cut-offs, numbers of memories, decay while purifying"
 
 _NODES_PER_OCTAVE = 12
 _LONGEST_WAITS = 60.0

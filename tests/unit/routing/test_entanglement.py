@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -16,10 +15,9 @@ from controller.network import events
 from controller.network.document import load
 from controller.network.model import Link, Node, NodeKind, Swap
 from controller.network.topology import Topology, UnknownName
-from controller.physics.bell_diagonal import bbpssw, fidelity_of, recurrence, swap, werner, werner_parameter
+from controller.physics.bell_diagonal import bbpssw, swap, werner, werner_parameter
 from controller.routing import entanglement as module
 from controller.routing.entanglement import entanglement
-from controller.routing.on_demand import evaluate
 from controller.routing.refusal import NoRoute
 
 Hops = list[tuple[str, str, Link]]
@@ -70,9 +68,9 @@ def everything(topology: Topology, src: str, dst: str, max_rounds: int) -> list[
     return [evaluated(topology, hops, rounds) for hops in paths for rounds in product(range(max_rounds + 1), repeat=len(hops))]
 
 
-def networks(most_nodes: int, most_links: int) -> st.SearchStrategy[Topology]:
+def networks(most_nodes: int, most_links: int, *, successes: tuple[float, ...] = (0.3, 0.5, 0.9, 1.0)) -> st.SearchStrategy[Topology]:
     """End nodes n0 and n1, repeaters (one of them perhaps a second kind of node that must not swap), links in parallel allowed."""
-    swaps = st.builds(Swap, success=st.sampled_from([0.3, 0.5, 0.9, 1.0]), fidelity=st.floats(0.6, 1.0))
+    swaps = st.builds(Swap, success=st.sampled_from(successes), fidelity=st.floats(0.6, 1.0))
     kinds: st.SearchStrategy[NodeKind] = st.sampled_from(["repeater", "repeater", "repeater", "trusted-node"])
 
     @st.composite
@@ -136,8 +134,8 @@ def test_no_path_and_no_rounds_are_better_with_all_rounds(topology: Topology, fl
 
 
 @settings(max_examples=40, deadline=None)
-@given(networks(6, 7))
-def test_on_demand_is_never_better_than_buffered(topology: Topology) -> None:
+@given(networks(6, 7, successes=(1.0,)))
+def test_on_demand_is_never_better_than_buffered_where_swaps_do_not_fail(topology: Topology) -> None:
     try:
         buffered = entanglement(topology, "n0", "n1")
     except NoRoute:
@@ -164,9 +162,10 @@ def test_on_demand_chain_of_two_is_the_textbook_result() -> None:
     assert route.rate_hz == pytest.approx(0.5 / (0.1 + 0.025 - 0.02))
     kept = 10 / 50 * 40 / (40 + 10) + 40 / 50 * 10 / (10 + 10)
     w = werner_parameter(0.9) * werner_parameter(0.8) * werner_parameter(0.95)
-    assert route.fidelity == pytest.approx(fidelity_of(w * kept))
+    # T2 without T1: XX and YY decay, ZZ does not
+    assert route.fidelity == pytest.approx((1 + w * (1 + 2 * kept)) / 4)
     assert route.model == "on-demand"
-    assert any("parallel generation, swap when all pairs are there" in line for line in route.explanation)
+    assert any("swap as soon as possible" in line and "error: exact" in line for line in route.explanation)
 
 
 def test_perfect_memories_lose_nothing_while_waiting() -> None:
@@ -257,28 +256,3 @@ def test_bad_requests() -> None:
         entanglement(topology, "alice", "bob", min_fidelity=1.5)
     with pytest.raises(ValueError, match="min_rate_hz"):
         entanglement(topology, "alice", "bob", min_rate_hz=math.nan)
-
-
-def test_on_demand_candidates_are_close_to_the_best_of_all_rounds() -> None:
-    """Chains of three links at random: at most a tenth below the best of every choice of rounds, and nearly always equal to it."""
-    rng, shares = random.Random(3), []
-    ends = (("a", "r"), ("r", "s"), ("s", "b"))
-    for _ in range(40):
-        t2_s = 10 ** rng.uniform(-1, 1.5)
-        nodes = {name: Node(kind="end-node", t2_s=t2_s) for name in "ab"}
-        nodes |= {name: Node(kind="repeater", t2_s=t2_s, swap=Swap(success=0.9, fidelity=0.99)) for name in "rs"}
-        links = [
-            Link(kind="entanglement", ends=pair, rate_hz=10 ** rng.uniform(0.5, 2.5), fidelity=rng.uniform(0.85, 0.99)) for pair in ends
-        ]
-        best = 0.0
-        for rounds in product(range(module.MAX_ROUNDS + 1), repeat=3):
-            left = [(recurrence(link.fidelity or 0, k), link.rate_hz or 0) for link, k in zip(links, rounds, strict=True)]
-            mean_s, kept = evaluate([rate * purified[1] for purified, rate in left], [2 / t2_s] * 3)
-            w = math.prod(werner_parameter(purified[0]) for purified, _ in left) * werner_parameter(0.99) ** 2 * kept
-            if fidelity_of(w) >= 0.7:
-                best = max(best, 0.81 / mean_s)
-        if best:
-            route = entanglement(Topology("chain", nodes, links), "a", "b", min_fidelity=0.7, model="on-demand")
-            shares.append(route.rate_hz / best)
-    assert min(shares) > 0.9 and max(shares) < 1 + 1e-9
-    assert sum(share > 0.999 for share in shares) > 0.9 * len(shares) > 10

@@ -1,0 +1,229 @@
+"""Chains on demand: the buffered model's arrays propose paths and rounds, the on-demand model ranks them and improves the rounds.
+
+Proposals are shortest paths: in -ln w at some thresholds of the rate, and in -ln w plus the links' mean waits at some weights of the two.
+Every chain of up to `SEARCHED_LINKS` links is then improved by changing the rounds of one link, or of two in opposite directions, as long as
+that helps. Longer ones are ranked by an estimate (parallel generation, swaps when all pairs are there) with the rounds they were proposed
+with, and the best few are evaluated. No bound on the distance from the optimum is known; tests measure it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from controller.network.model import Link
+from controller.network.topology import Topology
+from controller.physics import chains
+from controller.physics.bell_diagonal import BellDiagonal, werner
+from controller.physics.fibre import propagation_delay_s
+from controller.physics.memory import Memory
+from controller.physics.purification import recurrence_schedule
+from controller.routing.buffered import Search
+from controller.routing.classical import classical
+from controller.routing.compiled import Floats, Ints
+from controller.routing.offers import ROUNDING, Arcs, Offers
+from controller.routing.on_demand import evaluate
+from controller.routing.refusal import NoRoute
+
+SEARCHED_LINKS = 6
+"""Chains up to this long are evaluated for every choice of rounds looked at; beyond it that takes too long."""
+
+_THRESHOLDS, _WEIGHTS = 4, 5
+_SMALL = 2_000
+"""Arcs of a graph in which every proposal is made again, up to `_AGAIN` times, with the links used so far made twice as dear."""
+_AGAIN = 4
+_SEARCHED, _DELIVERED = 12, 3
+"""Paths of which the rounds are improved; long chains that are evaluated."""
+
+Rounds = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A chain by edges and rounds, its links' rates and states after purification, and what it delivers."""
+
+    edges: tuple[int, ...]
+    rounds: Rounds
+    links: tuple[chains.Link, ...]
+    delivery: chains.Delivery
+    notes: tuple[str, ...]
+
+    @property
+    def fidelity(self) -> float:
+        return self.delivery.state.fidelity
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The highest rate at a fidelity, or, if `finest`, the highest fidelity at a rate."""
+
+    floor: float
+    rate_hz: float
+    finest: bool
+
+    def key(self, rate_hz: float, fidelity: float) -> tuple[bool, float, float]:
+        """Greater is better; what misses the floor is worse than all that meets it, and the less it misses the better."""
+        first, second, least = (fidelity, rate_hz, self.rate_hz) if self.finest else (rate_hz, fidelity, self.floor)
+        return (True, first, second) if second >= least * (1 - ROUNDING) else (False, second, first)
+
+
+class Demand:
+    """One request between two nodes: proposals and their figures, each computed once."""
+
+    def __init__(self, topology: Topology, offers: Offers, src: int, dst: int) -> None:
+        self.topology, self.offers = topology, offers
+        self.search = Search.of(offers, src, dst)
+        self._purified: dict[tuple[int, int], chains.Link] = {}
+        self._delays: dict[int, tuple[float, str]] = {}
+
+    def best(self, goal: Goal) -> list[Evaluated]:
+        """The chains found, the best for the goal first."""
+        proposed = list(dict.fromkeys(_proposals(self.search, goal)))
+        short = [each for each in proposed if len(each[0]) <= SEARCHED_LINKS]
+        long = [each for each in proposed if len(each[0]) > SEARCHED_LINKS]
+        starts: dict[tuple[int, ...], list[Rounds]] = {}
+        for edges, rounds in short:
+            starts.setdefault(edges, []).append(rounds)
+
+        found: dict[tuple[tuple[int, ...], Rounds], Evaluated] = {}
+
+        def key(edges: tuple[int, ...], rounds: Rounds) -> tuple[bool, float, float]:
+            if (edges, rounds) not in found:
+                found[edges, rounds] = self.evaluate(edges, rounds)
+            here = found[edges, rounds]
+            return goal.key(here.delivery.rate_hz, here.fidelity)
+
+        firsts = {edges: max((key(edges, each), each) for each in rounds) for edges, rounds in starts.items()}
+        for edges in sorted(firsts, key=firsts.__getitem__, reverse=True)[:_SEARCHED]:
+            for start in dict.fromkeys((firsts[edges][1], (0,) * len(edges))):
+                _climb(start, self.offers.rounds, partial(key, edges))
+        long.sort(key=lambda each: goal.key(*self.estimate(*each)), reverse=True)
+        for edges, rounds in long[:_DELIVERED]:
+            if key(edges, rounds)[0]:
+                break
+        return sorted(found.values(), key=lambda each: goal.key(each.delivery.rate_hz, each.fidelity), reverse=True)
+
+    def link(self, edge: int, rounds: int) -> chains.Link:
+        """A link after some rounds of purification (recurrence, DEJMPS)."""
+        if (edge, rounds) not in self._purified:
+            model = self.topology.link(self.offers.edges.ids[edge])
+            rate, fidelity = float(self.offers.rate[0, edge]), self.topology.figure(model, "fidelity")
+            assert fidelity is not None
+            purified = recurrence_schedule(_state(model, fidelity.value), rounds)
+            self._purified[edge, rounds] = chains.Link(rate / purified.pairs, purified.state)
+        return self._purified[edge, rounds]
+
+    def evaluate(self, edges: tuple[int, ...], rounds: Rounds) -> Evaluated:
+        links = tuple(self.link(edge, times) for edge, times in zip(edges, rounds, strict=True))
+        nodes = [self._node(number) for number in self._passed(edges)]
+        delays = [self._delay(edge) for edge in edges]
+        delivery = chains.deliver(links, nodes, [delay_s for delay_s, _ in delays])
+        sources = ", ".join(sorted({source for _, source in delays}))
+        return Evaluated(
+            edges, rounds, links, delivery, (f"news of swaps travels {sum(delay for delay, _ in delays):.6g} s end to end ({sources})",)
+        )
+
+    def estimate(self, edges: tuple[int, ...], rounds: Rounds) -> tuple[float, float]:
+        """(rate, fidelity), quickly: all swap when the last pair is there, and a failure loses everything."""
+        links = [self.link(edge, times) for edge, times in zip(edges, rounds, strict=True)]
+        nodes = [self._node(number) for number in self._passed(edges)]
+        rates = [link.rate_hz for link in links]
+        w = math.prod((4 * link.state.fidelity - 1) / 3 for link in links) * math.prod(
+            (4 * node.swap_fidelity - 1) / 3 for node in nodes[1:-1]
+        )
+        memories = [(a.memory, b.memory) for a, b in pairwise(nodes)]
+        mean_s, kept_xy = evaluate(rates, [1 / a.t2_s + 1 / b.t2_s for a, b in memories])
+        _, kept_z = evaluate(rates, [1 / a.t1_s + 1 / b.t1_s for a, b in memories])
+        return math.prod(node.swap_success for node in nodes[1:-1]) / mean_s, (1 + w * (2 * kept_xy + kept_z)) / 4
+
+    def _passed(self, edges: Sequence[int]) -> list[int]:
+        nodes = [self.search.src]
+        for edge in edges:
+            nodes.append(int(self.offers.edges.a[edge] + self.offers.edges.b[edge] - nodes[-1]))
+        return nodes
+
+    def _node(self, number: int) -> chains.Node:
+        node = self.topology.node(self.offers.arrays.names[number])
+        t1_s = math.inf if node.t1_s is None else node.t1_s
+        t2_s = 2 * t1_s if node.t2_s is None else min(node.t2_s, 2 * t1_s)
+        if node.swap is None:
+            return chains.Node(Memory(t1_s, t2_s))
+        return chains.Node(Memory(t1_s, t2_s), node.swap.success, node.swap.fidelity)
+
+    def _delay(self, edge: int) -> tuple[float, str]:
+        """Seconds that a message takes along a link, and how that is known."""
+        if edge not in self._delays:
+            self._delays[edge] = _message_s(self.topology, self.topology.link(self.offers.edges.ids[edge]), self.offers)
+        return self._delays[edge]
+
+
+def _message_s(topology: Topology, link: Link, offers: Offers) -> tuple[float, str]:
+    if offers.arrays.edges(topology, "ethernet").ids:
+        try:
+            return classical(topology, *link.nodes).latency_ms / 1e3, "over the classical network"
+        except NoRoute:
+            pass
+    lengths = [topology.link(fibre).length_km for fibre in link.fibres]
+    known = [length for length in lengths if length is not None]
+    if known and len(known) == len(lengths):
+        return propagation_delay_s(sum(known)), "light in the link's glass; no classical path is given"
+    return 0.0, "taken as no time: neither classical paths nor lengths of glass are given"
+
+
+def _state(link: Link, fidelity: float) -> BellDiagonal:
+    """The state the document gives, unless the fidelity was measured since; else the Werner state."""
+    if link.state is not None and link.state[0] == fidelity:
+        total = sum(link.state)
+        a, b, c, d = (weight / total for weight in link.state)
+        return BellDiagonal(a, b, c, d)
+    return werner(fidelity)
+
+
+def _proposals(search: Search, goal: Goal) -> Iterator[tuple[tuple[int, ...], Rounds]]:
+    arcs = search.offers.between(search.src, search.dst)
+    widest = search.offers.widest_hz(search.src, search.dst)
+    if not widest:
+        return
+    edge = arcs.edge
+    for share in np.geomspace(1, 1e-3, _THRESHOLDS):
+        priced = search.priced(arcs, widest * share)
+        _, rounds = search.offers.at_rate(priced.arcs.edge, widest * share)
+        yield from _paths(search, priced.arcs, priced.cost + priced.spend, rounds)
+    swaps = search.swap_w[arcs.tail] + search.swap_q[arcs.tail]
+    for weight in np.geomspace(1e-3, 30, _WEIGHTS) * widest:
+        cost, rounds = search.offers.waiting(weight)
+        yield from _paths(search, arcs, cost[edge] + swaps, rounds[edge])
+
+
+def _paths(search: Search, arcs: Arcs, weights: Floats, rounds: Ints) -> Iterator[tuple[tuple[int, ...], Rounds]]:
+    for _ in range(_AGAIN if len(arcs.edge) <= _SMALL else 1):
+        there, before = arcs.tree(weights, search.src)
+        if not there[search.dst] < math.inf:
+            return
+        path = arcs.walk(before, weights, search.dst)
+        edges = arcs.edge[path]
+        yield tuple(edges.tolist()), tuple(rounds[path].tolist())
+        weights = np.where(np.isin(arcs.edge, edges), 2 * weights + ROUNDING, weights)
+
+
+def _climb(rounds: Rounds, most: int, key: Callable[[Rounds], tuple[bool, float, float]]) -> None:
+    """Change the rounds of one link, or of two in opposite directions, for the better as long as there is such a change."""
+    while True:
+        moves = [(at, by) for at in range(len(rounds)) for by in (1, -1)]
+        steps = [(one,) for one in moves] + [(one, other) for one in moves for other in moves if one[0] < other[0] and one[1] != other[1]]
+        near = []
+        for step in steps:
+            changed = list(rounds)
+            for at, by in step:
+                changed[at] += by
+            if all(0 <= times <= most for times in changed):
+                near.append(tuple(changed))
+        best = max(near, key=key, default=rounds)
+        if key(best) <= key(rounds):
+            return
+        rounds = best
