@@ -38,7 +38,7 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         shares=request.shares,
         max_trusted_nodes=request.max_trusted_nodes,
         avoid=request.avoid,
-        segments=("relay",),  # no device makes key of live entanglement yet
+        segments=["relay"],  # no device makes key of live entanglement yet
         reserved=promised,
         taken=_taken_ports(network, ledger),
     )

@@ -51,6 +51,7 @@ def disjoint_paths(
     max_trusted_nodes: int | None,
     may_relay: Callable[[str], bool],
     operator: Callable[[str], str | None],
+    risks: Callable[[Segment], frozenset[str]],
 ) -> PathSet:
     """`shares` pairwise disjoint paths with the fewest trusted nodes in all, then the fewest links, over the segments given.
 
@@ -59,10 +60,10 @@ def disjoint_paths(
     """
     if relaxed is None or (max_trusted_nodes is not None and sum(len(path) - 1 for path in relaxed) > max_trusted_nodes):
         return PathSet(None, True)
-    if _all_disjoint([_marks(path, operator) for path in relaxed]) and all(simple(path) for path in relaxed):
+    if _all_disjoint([_marks(path, operator, risks) for path in relaxed]) and all(simple(path) for path in relaxed):
         return PathSet(relaxed, True)
     paths, complete = _simple_paths(leaving, to_go, src, dst, max_trusted_nodes, may_relay)
-    marks = [_marks(path, operator) for path in paths]
+    marks = [_marks(path, operator, risks) for path in paths]
     sizes = [(len(path) - 1, path_key(path)[1]) for path in paths]
     fewest_links = list(accumulate((links for _, links in reversed(sizes)), min))[::-1]
     best: tuple[tuple[int, int], tuple[int, ...]] | None = None
@@ -99,14 +100,14 @@ def simple(path: Path) -> bool:
     return len(set(nodes)) == len(nodes)
 
 
-def _marks(path: Path, operator: Callable[[str], str | None]) -> frozenset[tuple[str, str]]:
+def _marks(path: Path, operator: Callable[[str], str | None], risks: Callable[[Segment], frozenset[str]]) -> frozenset[tuple[str, str]]:
     """What no other path of the set may have as well."""
     nodes = path_key(path)[2][1:-1]
     operators = (operator(name) for name in nodes)
     return frozenset(
         [("node", name) for name in nodes]
         + [("operator", name) for name in operators if name is not None]
-        + [("risk", risk) for segment in path for risk in segment.risks]
+        + [("risk", risk) for segment in path for risk in risks(segment)]
     )
 
 

@@ -115,18 +115,12 @@ class _Search:
         self.segments, self.width, self.src, self.dst = segments, width, src, dst
         self.source, self.target = segments.number[src], segments.number[dst]
         self._residual: flow.NodeDisjoint | None = None
-        self._built: dict[int, Segment] = {}
 
     def may_relay(self, name: str) -> bool:
         return bool(self.segments.relays[self.segments.number[name]])
 
     def operator(self, name: str) -> str | None:
         return self.segments.topology.node(name).operator
-
-    def segment(self, edge: int) -> Segment:
-        if edge not in self._built:
-            self._built[edge] = self.segments.segment(edge)
-        return self._built[edge]
 
     def leaving(self, least: float, onward: Callable[[int, int], bool] = lambda tail, head: True) -> Leaving:
         """The segments at least that wide that leave a node for one that `onward` allows."""
@@ -138,8 +132,7 @@ class _Search:
             found = []
             for head, edge in zip(every.indices[span].tolist(), every.edge[span].tolist(), strict=True):
                 if 0 < self.width[edge] >= least and onward(tail, head):
-                    segment = self.segment(edge)
-                    found.append(segment if segment.nodes[0] == name else segment.reversed())
+                    found.append(every.segment(edge, tail))
             return found
 
         return of
@@ -180,11 +173,7 @@ class _Search:
             return [(1.0, head, edge) for width, head, edge in entries if 0 < width >= least]
 
         nodes, edges = first_by_name(arcs, left.astype(np.float64), left, self.source, every.names, every.ids)
-        return tuple(self._oriented(tail, edge) for tail, edge in zip(nodes, edges, strict=False))
-
-    def _oriented(self, tail: int, edge: int) -> Segment:
-        segment = self.segment(edge)
-        return segment if self.segments.number[segment.nodes[0]] == tail else segment.reversed()
+        return tuple(every.segment(edge, tail) for tail, edge in zip(nodes, edges, strict=False))
 
     def at(self, least: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The paths with the fewest trusted nodes, then links, over segments at least that wide."""
@@ -208,6 +197,7 @@ class _Search:
             max_trusted_nodes=max_trusted_nodes,
             may_relay=self.may_relay,
             operator=self.operator,
+            risks=self.segments.risks,
         )
 
     def _relaxed(self, least: float, shares: int) -> tuple[Path, ...] | None:
@@ -227,7 +217,7 @@ class _Search:
         for first in ways[self.source]:
             path, tail, entry = [], self.source, first
             while tail != self.target:
-                path.append(self._oriented(tail, int(every.edge[entry])))
+                path.append(every.segment(int(every.edge[entry]), tail))
                 tail = int(every.indices[entry])
                 entry = ways.get(tail, [entry])[0]
             paths.append(tuple(path))
@@ -235,7 +225,7 @@ class _Search:
 
     def order(self, edge: int) -> object:
         """The order of parallel segments."""
-        return path_key((self.segment(edge),))
+        return path_key((self.segments.segment(edge),))
 
     def bound(self, shares: int) -> tuple[int, float]:
         """How many paths, at most `shares`, can be disjoint, and how wide so many are at most.

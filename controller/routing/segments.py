@@ -38,13 +38,11 @@ class Segment:
     nodes: tuple[str, ...]
     links: tuple[str, ...]
     width_bps: float
-    risks: frozenset[str]
-    """Links, glass and shared-risk groups it depends on."""
     way: LightRoute | Chain | None = None
     """What a switched link or an entangled segment runs over."""
 
     def reversed(self) -> Segment:
-        return Segment(self.kind, self.nodes[::-1], self.links[::-1], self.width_bps, self.risks, self.way)
+        return Segment(self.kind, self.nodes[::-1], self.links[::-1], self.width_bps, self.way)
 
 
 class Segments:
@@ -80,19 +78,22 @@ class Segments:
         self.ids = [*self.ids, *(chain.links[0] for chain in chains)]
         self.chains = chains
 
-    def segment(self, edge: int) -> Segment:
-        first = len(self.there) - len(self.chains)
-        width = float(self.width[edge])
+    def segment(self, edge: int, tail: int | None = None) -> Segment:
+        """The segment of that number, away from the node `tail`."""
+        width, first = float(self.width[edge]), len(self.there) - len(self.chains)
         if edge >= first:
             chain = self.chains[edge - first]
-            risks = frozenset(chain.links).union(*(self.topology.shared_risk(self.topology.link(link_id)) for link_id in chain.links))
-            return Segment("entanglement", chain.nodes, chain.links, width, risks, chain)
-        link = self.topology.link(self.ids[edge])
-        risks = self.topology.shared_risk(link) | {link.id}
-        way = self.lit.get(edge)
-        if way is not None:
-            risks = risks.union(way.links, *(self.topology.shared_risk(self.topology.link(fibre_id)) for fibre_id in way.links))
-        return Segment("relay", link.nodes, (link.id,), width, risks, way)
+            segment = Segment("entanglement", chain.nodes, chain.links, width, chain)
+            return segment if tail is None or self.a[edge] == tail else segment.reversed()
+        near, far = self.names[self.a[edge]], self.names[self.b[edge]]
+        nodes = (near, far) if tail is None or self.a[edge] == tail else (far, near)
+        return Segment("relay", nodes, (self.ids[edge],), width, self.lit.get(edge))
+
+    def risks(self, segment: Segment) -> frozenset[str]:
+        """Links, glass and shared-risk groups a segment depends on."""
+        over = segment.way.links if isinstance(segment.way, LightRoute) else ()
+        link_ids = (*segment.links, *over)
+        return frozenset(link_ids).union(*(self.topology.shared_risk(self.topology.link(link_id)) for link_id in link_ids))
 
 
 def key_segments(
@@ -217,7 +218,7 @@ def switched_rate(topology: Topology, link: Link, route: LightRoute) -> Figure |
 
 def told_segment(topology: Topology, segment: Segment, reserved: Mapping[str, float]) -> list[str]:
     """The figures of a segment, with where they come from."""
-    promised = max(reserved.get(link_id, 0.0) for link_id in segment.links)
+    promised = max(reserved.get(link_id, 0.0) for link_id in segment.links) if reserved else 0.0
     less = f", less {promised:.6g} bit/s promised" if promised else ""
     if isinstance(segment.way, Chain):
         chain = segment.way
@@ -229,7 +230,7 @@ def told_segment(topology: Topology, segment: Segment, reserved: Mapping[str, fl
     link = topology.link(segment.links[0])
     rate = topology.figure(link, "rate_bps") if segment.way is None else switched_rate(topology, link, segment.way)
     assert rate is not None
-    lines = [f"{link.nodes[0]} -- {link.nodes[1]}: {told(rate, 'bit/s')}{less}, over {link.id}"]
+    lines = [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {told(rate, 'bit/s')}{less}, over {link.id}"]
     if segment.way is not None:
         lines.append(f"{link.id} needs a lightpath of {segment.way.loss_db:.6g} dB: {', '.join(segment.way.ports)}")
     return lines
