@@ -99,18 +99,20 @@ def serving(service: str, plan: Plan, states: Mapping[str, State]) -> str:
 
 
 def suspects(plan: Plan, states: Mapping[str, State]) -> frozenset[str]:
-    """The fibre in which the light is lost: it leads from a port that still sees light to one that does not."""
-    lit = True  # the transmitter's own port has no monitor
+    """The fibres in which the light is lost: those between the last port that still sees light and the first that does not."""
+    since_lit: set[str] = set()
     for hop in plan.route["hops"]:
+        if hop["link"]:
+            since_lit.add(hop["link"])
         there = parse_end(hop["to"])
-        power_dbm = (
-            states[there.node].power_dbm.get(int(there.port)) if there.node in states and there.port and there.port.isdecimal() else None
-        )
-        if power_dbm is not None:
-            arrives = power_dbm > DARK_DBM
-            if lit and not arrives:
-                return frozenset({hop["link"]} if hop["link"] else ())
-            lit = arrives
+        if there.node not in states or not (there.port or "").isdecimal():
+            continue
+        power_dbm = states[there.node].power_dbm.get(int(there.port or 0))
+        if power_dbm is None:
+            continue
+        if power_dbm <= DARK_DBM:
+            return frozenset(since_lit)
+        since_lit = set()
     return frozenset()
 
 
