@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps import lightpath
 from apps.key_relay import Keys, plan, serving
 from controller.network.document import load
 from controller.network.model import Link, Node
 from controller.network.topology import Topology, UnknownName
 from controller.routing.refusal import NoRoute
-from controller.services.app import Companion, KeyRelay, Ledger, Plan, State
+from controller.services.app import Companion, KeyRelay, Ledger, Plan, Reservation, State
 from tests.unit.services.sandbox import SANDBOX
 
 
@@ -90,6 +91,18 @@ def test_switched_links_bring_their_lightpath_and_fixed_ones_their_glass() -> No
     fixed = plan("k", Keys(ends=("sae-alice", "sae-bob"), rate_bps=100), network, Ledger(), 0.0)
     assert fixed.companions == ()
     assert {"fibre:alice--relay1", "qkd:alice--relay1", "relay1"} <= fixed.touches
+
+
+def test_a_switched_link_needs_its_ports_unless_they_light_it_already() -> None:
+    network = load(SANDBOX)
+    keys = Keys(ends=("alice", "bob"), avoid=("relay1", "relay3"))
+    other = Ledger().with_entry("l", (Reservation("port:ocs1:1", 1.0), Reservation("port:ocs1:9", 1.0)))
+    with pytest.raises(NoRoute):
+        plan("k", keys, network, other, 0.0)
+    own = Ledger().with_entry(
+        "l", lightpath.plan("l", lightpath.Lightpath(ends=("alice/q9", "bob/q9")), network, Ledger(), 0.0).reservations
+    )
+    assert plan("k", keys, network, own, 0.0) == plan("k", keys, network, Ledger(), 0.0)
 
 
 def test_ends_that_hold_no_keys_are_told_from_those_that_do_not_exist() -> None:
