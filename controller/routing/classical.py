@@ -222,7 +222,8 @@ class _Network:
         edges, inner = self.edges, self.switches.copy()
         inner[[self.source, self.target]] = True
         keep = edges.usable & inner[edges.a] & inner[edges.b] & (self.capacity > 0)
-        widths = forest(len(self.names), edges.a[keep], edges.b[keep], self.capacity[keep])
+        one_way = edges.a.take(edges.edge) == self.tails
+        widths = forest(edges.indptr, edges.indices, np.where(one_way, np.where(keep, self.capacity, 0.0).take(edges.edge), 0.0))
         best = widths.widest([(self.source, np.inf)], [(self.target, np.inf)])
         return NoRoute(
             f"no path from {self.src} to {self.dst} has {self.wanted:g} Mbit/s free on every link; the best has {best:.6g}",

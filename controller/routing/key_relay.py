@@ -128,12 +128,8 @@ class _Search:
 
         def of(name: str) -> list[Segment]:
             tail = every.number[name]
-            span = slice(every.indptr[tail], every.indptr[tail + 1])
-            found = []
-            for head, edge in zip(every.indices[span].tolist(), every.edge[span].tolist(), strict=True):
-                if 0 < self.width[edge] >= least and onward(tail, head):
-                    found.append(every.segment(edge, tail))
-            return found
+            entries = self._around(tail)
+            return [every.segment(edge, tail) for head, edge, width in entries if 0 < width >= least and onward(tail, head)]
 
         return of
 
@@ -167,12 +163,12 @@ class _Search:
             return _smallest(closer, self.src, self.dst, self.may_relay)
 
         def arcs(tail: int) -> list[Arc]:
-            span = slice(every.indptr[tail], every.indptr[tail + 1])
-            edges = every.edge[span]
-            entries = zip(self.width[edges].tolist(), every.indices[span].tolist(), edges.tolist(), strict=True)
-            return [(1.0, head, edge) for width, head, edge in entries if 0 < width >= least]
+            if tail not in around:
+                around[tail] = [(width, head, edge) for head, edge, width in self._around(tail)]
+            return [arc for arc in around[tail] if 0 < arc[0] >= least]
 
-        nodes, edges = first_by_name(arcs, left.astype(np.float64), left, self.source, every.names, every.ids)
+        around: dict[int, list[Arc]] = every.kept.of("around", dict) if self.width is every.width else {}
+        nodes, edges = first_by_name(arcs, None, left, self.source, every.names, every.ids)
         return tuple(every.segment(edge, tail) for tail, edge in zip(nodes, edges, strict=False))
 
     def at(self, least: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
@@ -235,20 +231,18 @@ class _Search:
         """
         every, relays = self.segments, self.segments.relays
         if shares == 1:
-            tree: Forest = every.kept.of("forest", self._forest) if self.width is every.width else self._forest()
+            tree: Forest = every.kept.of("forest", self._forest)
             ends = [self._reach(node) for node in (self.source, self.target)]
-            direct = [width for head, width in self._around(self.source) if head == self.target]
+            direct = [width for head, _, width in self._around(self.source) if head == self.target]
             best = max([tree.widest(*ends), *direct])
             return int(best > 0), best
-        group = np.arange(len(every.names), dtype=np.int32)
-        first: dict[str, int] = {}
-        for number in np.flatnonzero(relays).tolist():
-            operator = self.operator(every.names[number])
-            if operator is not None and number not in (self.source, self.target):
-                group[number] = first.setdefault(operator, number)
-        if not first:
+        if not every.operators:
             residual = flow.NodeDisjoint(every.indptr, every.indices, every.edge, relays, self.source, self.target)
             return flow.widest(residual, self.width.take(every.edge), shares, self.order)
+        group = np.arange(len(every.names), dtype=np.int32)
+        for members in every.operators:
+            inner = members[(members != self.source) & (members != self.target)]
+            group[inner] = inner[:1]
         a, b = group[every.a], group[every.b]
         apart = np.flatnonzero(a != b)
         indptr, indices, edge = adjacency(group.size, a[apart], b[apart])
@@ -257,19 +251,21 @@ class _Search:
 
     def _forest(self) -> Forest:
         every = self.segments
-        keep = (self.width > 0) & every.relays[every.a] & every.relays[every.b]
-        return forest(len(every.names), every.a[keep], every.b[keep], self.width[keep])
+        one_way = every.a.take(every.edge) == np.repeat(np.arange(len(every.names), dtype=np.int32), np.diff(every.indptr))
+        return forest(every.indptr, every.indices, np.where(one_way & every.relays.take(every.indices), self._of_relays(), 0.0))
 
-    def _around(self, node: int) -> list[tuple[int, float]]:
+    def _around(self, node: int) -> list[tuple[int, int, float]]:
+        """Head, edge and width of the entries that leave a node."""
         every = self.segments
         span = slice(every.indptr[node], every.indptr[node + 1])
-        return list(zip(every.indices[span].tolist(), self.width[every.edge[span]].tolist(), strict=True))
+        edges = every.edge[span]
+        return list(zip(every.indices[span].tolist(), edges.tolist(), self.width[edges].tolist(), strict=True))
 
     def _reach(self, node: int) -> list[tuple[int, float]]:
         """The relays by which a path begins, and how wide the way to them is."""
         if self.segments.relays[node]:
             return [(node, np.inf)]
-        return [(head, width) for head, width in self._around(node) if self.segments.relays[head]]
+        return [(head, width) for head, _, width in self._around(node) if self.segments.relays[head]]
 
     def widest(self, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The same at the largest width that has them. Every path of one width is one of each lesser width, so bisection is exact."""

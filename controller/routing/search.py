@@ -60,22 +60,21 @@ def hops(graph: csr_array, root: int) -> Ints:
 
 
 def first_by_name(
-    arcs: Callable[[int], Iterable[Arc]], weight: Floats, left: Ints, source: int, names: Sequence[str], ids: Sequence[str]
+    arcs: Callable[[int], Iterable[Arc]], weight: Floats | None, left: Ints, source: int, names: Sequence[str], ids: Sequence[str]
 ) -> tuple[list[int], list[int]]:
     """Of the shortest paths the first by node names, then by link ids; its nodes and its edges.
 
-    Per node `weight` and `left` are the weight and the number of edges to go; `arcs` gives the entries that leave it.
+    Per node `weight` (None: all weigh the same) and `left` are the weight and the number of edges to go; `arcs` gives the entries that leave.
     """
     nodes, edges = [source], []
-    here, to_go, hops_left = source, float(weight[source]), int(left[source])
+    here, hops_left = source, int(left[source])
     while hops_left:
         hops_left -= 1
-        shortest = [
-            (names[head], ids[edge], head, edge, weight[head])
+        _, _, here, number = min(
+            (names[head], ids[edge], head, edge)
             for arc, head, edge in arcs(here)
-            if left[head] == hops_left and weight[head] + arc == to_go
-        ]
-        _, _, here, number, to_go = min(shortest)
+            if left[head] == hops_left and (weight is None or weight[head] + arc == weight[here])
+        )
         nodes.append(here)
         edges.append(number)
     return nodes, edges
@@ -123,32 +122,25 @@ class Forest:
             node = self.above[node]
 
 
-def forest(nodes: int, a: Ints, b: Ints, width: Floats) -> Forest:
-    """The spanning forest of greatest widths over undirected edges of positive width; parallel ones are allowed."""
-    some = 3 * nodes // 2
-    if a.size > 2 * some:
+def forest(indptr: Ints, indices: Ints, width: Floats) -> Forest:
+    """The spanning forest of greatest widths, of the entries of positive width: one direction of each edge; parallel ones are allowed."""
+    nodes, some = indptr.size - 1, 3 * (indptr.size - 1) // 2
+    keep = width > 0
+    if np.count_nonzero(keep) > 2 * some:
         # a narrower edge within a component of the widest edges is in no such forest: sort only the rest
-        heavy = width >= np.partition(width, a.size - some)[a.size - some]
-        _, part = csgraph.connected_components(_undirected(nodes, a[heavy], b[heavy], width[heavy]), directed=False)
-        keep = heavy | (part[a] != part[b])
-        a, b, width = a[keep], b[keep], width[keep]
-    tree = csgraph.minimum_spanning_tree(_undirected(nodes, a, b, -width)).tocoo()
-    one, other = (ends.astype(np.int32) for ends in tree.coords)
+        heavy = width >= np.partition(width, width.size - some)[width.size - some]
+        _, part = csgraph.connected_components(kept(indptr, indices, heavy), directed=False)
+        keep &= heavy | (part.repeat(np.diff(indptr)) != part.take(indices))
+    wide = kept(indptr, indices, keep)
+    wide.data = -width[keep]
+    tree = csgraph.minimum_spanning_tree(wide).tocoo()
+    one, other = tree.coords
     _, part = csgraph.connected_components(tree, directed=False)
-    tops = np.unique(part, return_index=True)[1].astype(np.int32)
-    joined = _undirected(
-        nodes + 1, np.concatenate((one, tops)), np.concatenate((other, np.full(tops.size, nodes, dtype=np.int32))), np.ones(nodes)
-    )
-    above = csgraph.breadth_first_order(joined, nodes, directed=False)[1]
+    tops = np.unique(part, return_index=True)[1]
+    joined = (np.concatenate((one, tops)), np.concatenate((other, np.full(tops.size, nodes))))
+    graph = csr_array((np.ones(nodes), joined), shape=(nodes + 1, nodes + 1))
+    above = csgraph.breadth_first_order(graph, nodes, directed=False)[1]
     above[nodes] = nodes
     up = np.zeros(nodes + 1)
-    below = np.where(above[one] == other, one, other)
-    up[below] = -tree.data
+    up[np.where(above[one] == other, one, other)] = -tree.data
     return Forest(above.tolist(), up.tolist())
-
-
-def _undirected(nodes: int, a: Ints, b: Ints, values: Floats) -> csr_array:
-    """Each edge once, from `a`; unlike a conversion by scipy this does not add up parallel edges."""
-    order = np.argsort(a, kind="stable")
-    indptr = np.concatenate(([0], np.cumsum(np.bincount(a, minlength=nodes)))).astype(np.int32)
-    return csr_array((values[order], b[order], indptr), shape=(nodes, nodes))

@@ -49,7 +49,7 @@ class Segments:
     """Every usable segment between key-holding nodes, as edges (m): the QKD links in their order, then the entangled segments.
 
     `a`, `b` node numbers of the ends; `width` bit/s not yet promised; `there` whether there is such a segment at all, with key or without;
-    `links` how many links it has; `indptr`, `indices`, `edge` the adjacency; `relays` per node. `kept` is what was computed from these.
+    `links` how many links it has; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the relays of each. `kept` is what was computed from these.
     """
 
     def __init__(self, topology: Topology, arrays: Compiled, edges: Edges, there: Bools, width: Floats) -> None:
@@ -61,6 +61,7 @@ class Segments:
         self.relays: Bools = arrays.by_structure.of(
             "relays", lambda: np.array([node.kind in RELAYS for _, node in topology.nodes()], dtype=np.bool_)
         )
+        self.operators: list[Ints] = arrays.by_structure.of("operators", lambda: _operators(topology, self.relays))
         self.lit: dict[int, LightRoute] = {}
         self.chains: Sequence[Chain] = ()
         self.kept = Kept()
@@ -94,6 +95,15 @@ class Segments:
         over = segment.way.links if isinstance(segment.way, LightRoute) else ()
         link_ids = (*segment.links, *over)
         return frozenset(link_ids).union(*(self.topology.shared_risk(self.topology.link(link_id)) for link_id in link_ids))
+
+
+def _operators(topology: Topology, relays: Bools) -> list[Ints]:
+    """The relays of each operator, by number."""
+    members: dict[str, list[int]] = {}
+    for number, (_, node) in enumerate(topology.nodes()):
+        if relays[number] and node.operator is not None:
+            members.setdefault(node.operator, []).append(number)
+    return [np.array(numbers, dtype=np.int32) for numbers in members.values()]
 
 
 def key_segments(
