@@ -65,6 +65,14 @@ class KmeControl(BaseModel):
     key: Path
 
 
+class PlannerSettings(BaseModel):
+    """Where routes and plans are computed: `pool`, a process of the controller's own, or `dask://host:port`, a Dask cluster."""
+
+    model_config = STRICT
+
+    executor: Annotated[str, Field(pattern=r"^(pool|dask://[^/]+:[0-9]{1,5})$")] = "pool"
+
+
 class Settings(BaseModel):
     """Everything the daemon is told besides the network document."""
 
@@ -74,6 +82,7 @@ class Settings(BaseModel):
     store: Path = Path("bellhop.db")
     api: Listen = Listen(port=8480)
     openflow: Listen = Listen(port=6653)
+    planner: PlannerSettings = PlannerSettings()
     netconf: Netconf | None = None
     kme: KmeControl | None = None
 

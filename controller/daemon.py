@@ -18,7 +18,7 @@ from controller.northbound.api import serve
 from controller.northbound.face import Face
 from controller.services.desired import Book
 from controller.services.desk import Desk
-from controller.services.planner import Planner
+from controller.services.planner import Planner, executor
 from controller.services.reconciler import Reconciler
 from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, PortChanged, QkdLinkReport
 from controller.southbound.drivers.kme import Kme
@@ -58,7 +58,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
     async with AsyncExitStack() as stack:
         store = Store(settings.store)
         stack.callback(store.close)
-        planner = Planner()
+        planner = Planner(stack.enter_context(executor(settings.planner.executor)))
         stack.callback(planner.close)
         listener = await stack.enter_async_context(OpenFlowListener(settings.openflow.host, settings.openflow.port))
         devices = {device.name: device for device in _devices(topology, settings, listener)}

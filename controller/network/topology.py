@@ -58,7 +58,7 @@ class Topology:
         self._riders: dict[str, list[str]] = {}
         self._down: set[str] = set()
         self._measured: dict[tuple[str, str], float] = {}
-        self._changes: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=CHANGES_KEPT)
+        self._changes: deque[tuple[int, events.NetworkEvent]] = deque(maxlen=CHANGES_KEPT)
         self.derived: dict[type, Any] = {}
         """What others computed from this topology and keep with it, by type; each catches up by `changed_since`. Not pickled."""
         for node_name, node in nodes.items():
@@ -110,15 +110,20 @@ class Topology:
             if self.structure != structure:
                 self._changes.clear()
             else:
-                self._changes.append((self.revision, self._concerned(event)))
+                self._changes.append((self.revision, event))
         return changed
 
-    def changed_since(self, revision: int) -> frozenset[str] | None:
-        """Ids of links that may be other than at `revision`; None when nodes or links came or went since, or it is too long ago."""
+    def events_since(self, revision: int) -> tuple[events.NetworkEvent, ...] | None:
+        """What led from `revision` to now; None when nodes or links came or went since, or it is too long ago."""
         oldest = self._changes[0][0] if self._changes else self.revision + 1
         if revision < oldest - 1:
             return None
-        return frozenset(link for at, links in self._changes if at > revision for link in links)
+        return tuple(event for at, event in self._changes if at > revision)
+
+    def changed_since(self, revision: int) -> frozenset[str] | None:
+        """Ids of links that may be other than at `revision`; None when nodes or links came or went since, or it is too long ago."""
+        happened = self.events_since(revision)
+        return None if happened is None else frozenset(link for event in happened for link in self._concerned(event))
 
     def _concerned(self, event: events.NetworkEvent) -> tuple[str, ...]:
         """The links whose figures or usability an event changes: those at a node, those over a fibre."""

@@ -12,15 +12,17 @@ import multiprocessing.connection
 import os
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 
+from controller.network.events import NetworkEvent
 from controller.network.topology import Topology
 from controller.services.app import App, Plan
 from controller.services.ledger import Ledger
@@ -57,18 +59,33 @@ def checked(kind: str, request: dict[str, Any]) -> dict[str, Any]:
         raise WrongRequest([(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]) from None
 
 
-_kept: dict[str, tuple[int, Topology]] = {}  # in the worker process only: the network it was last sent, by its name
+_kept: dict[str, tuple[int, Topology]] = {}  # in the worker process only: the network by its name, and the revision it was sent at
 _LACKING = "network not sent yet"
+REBASE_EVENTS = 500
+"""After so many changes the whole network is sent again, and the list of changes begins anew."""
 
 
-def _job(revision: int, name: str, network: bytes | None, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Runs in the worker: `work(topology, *arguments)`, or _LACKING when the network of that revision has not been sent."""
-    if network is not None:
-        _kept[name] = revision, pickle.loads(network)  # noqa: S301 - from our own parent process
-    kept = _kept.get(name)
-    if kept is None or kept[0] != revision:
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    """What brings a worker's copy of the network up to date: the copy sent at revision `base` (bytes only when it is lacking), and since."""
+
+    name: str
+    base: int
+    whole: bytes | None
+    since: tuple[NetworkEvent, ...]
+
+
+def _job(replica: _Replica, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Runs in the worker: `work(topology, *arguments)`, or _LACKING when the network has not been sent."""
+    if replica.whole is not None:
+        _kept[replica.name] = replica.base, pickle.loads(replica.whole)  # noqa: S301 - from our own parent process
+    kept = _kept.get(replica.name)
+    if kept is None or kept[0] != replica.base or kept[1].revision > replica.base + len(replica.since):
         return _LACKING
-    return work(kept[1], *arguments)
+    topology = kept[1]
+    for event in replica.since[topology.revision - replica.base :]:
+        topology.apply(event)
+    return work(topology, *arguments)
 
 
 def _plan(topology: Topology, service: Service, ledger: Ledger, now_s: float) -> Plan:
@@ -77,11 +94,11 @@ def _plan(topology: Topology, service: Service, ledger: Ledger, now_s: float) ->
 
 
 class Planner:
-    """Runs planning on a worker process of its own."""
+    """Runs planning on a worker process of its own, or on another executor of worker processes."""
 
     def __init__(self, executor: Executor | None = None) -> None:
         self._executor = executor or _own_pool()
-        self._pickled: tuple[int, bytes] = (0, b"")
+        self._base: tuple[int, bytes] = (0, b"")
         self.jobs = 0
         self.restarts = 0
 
@@ -94,14 +111,15 @@ class Planner:
     async def compute(self, topology: Topology, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(topology, *arguments)` in the worker; `work` must be a function of a module, and what it raises comes back."""
         self.jobs += 1
-        revision = topology.revision
-        if self._pickled[0] != revision:
-            self._pickled = revision, pickle.dumps(topology)
-        pickled = self._pickled[1]
-        for network in (None, pickled, pickled):
+        since = topology.events_since(self._base[0])
+        if since is None or len(since) > REBASE_EVENTS or not self._base[1]:
+            self._base, since = (topology.revision, pickle.dumps(topology)), ()
+        base, pickled = self._base
+        for whole in (None, pickled, pickled):
             executor = self._executor
             try:
-                result = await asyncio.wrap_future(executor.submit(_job, revision, topology.name, network, work, arguments))
+                replica = _Replica(topology.name, base, whole, since)
+                result = await asyncio.wrap_future(executor.submit(_job, replica, work, arguments))
             except BrokenProcessPool:
                 if self._executor is executor:  # not replaced yet by another job that was in it
                     self.restarts += 1
@@ -116,6 +134,35 @@ class Planner:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def executor(where: str) -> Iterator[Executor]:
+    """Where planning runs: `pool`, a worker process of our own, or `dask://host:port`, the workers of a Dask cluster.
+
+    Raises ValueError when the cluster does not answer or Dask is not installed; the text says what to do.
+    """
+    if where == "pool":
+        pool = _own_pool()
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError(f"planner.executor is {where}, and Dask is not installed: pip install 'bellhop-sdn[dask]'") from None
+    try:
+        client = Client(where.replace("dask://", "tcp://", 1), timeout=10, set_as_default=False)
+    except OSError as error:
+        raise ValueError(
+            f"no Dask scheduler answers at {where} ({error}); start one with `dask scheduler`, or use planner.executor: pool"
+        ) from None
+    try:
+        yield client.get_executor(pure=False)
+    finally:
+        client.close()
+
+
 def _own_pool() -> Executor:
     return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_controller)
 
@@ -123,10 +170,13 @@ def _own_pool() -> Executor:
 def _end_with_controller() -> None:
     """Runs in the worker, which waits for jobs on a pipe that it holds open itself: it would outlive a controller that is killed."""
 
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
     def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        multiprocessing.connection.wait([sentinel])
         os._exit(1)
 
-    parent = multiprocessing.parent_process()
-    assert parent is not None
     threading.Thread(target=watch, daemon=True).start()

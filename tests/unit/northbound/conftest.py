@@ -67,7 +67,7 @@ class Controller:
 
 @pytest.fixture
 async def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Controller]:
-    monkeypatch.setattr(daemon, "Planner", lambda: Planner(ThreadPoolExecutor(1)))
+    monkeypatch.setattr(daemon, "Planner", lambda executor: Planner(ThreadPoolExecutor(1)))
     settings = Settings(network=SANDBOX, store=tmp_path / "bellhop.db", api=Listen(port=0), openflow=Listen(port=0))
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(daemon.running(settings))
