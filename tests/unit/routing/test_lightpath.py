@@ -13,7 +13,7 @@ from controller.network import events
 from controller.network.document import load, parse
 from controller.network.model import Link, Node
 from controller.network.topology import Topology, UnknownName
-from controller.routing import plant as plant_module
+from controller.routing import ways as ways_module
 from controller.routing.lightpath import light
 from controller.routing.refusal import NoRoute
 
@@ -209,5 +209,5 @@ def test_light_does_not_come_back_through_a_port_it_left_by() -> None:
 
 
 def test_a_search_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plant_module, "MAX_STEPS", 2)
+    monkeypatch.setattr(ways_module, "MAX_STEPS", 2)
     assert "too many loops" in str(refusal(sandbox(), "alice", "bob"))
