@@ -314,12 +314,14 @@ def _on_demand(topology: Topology, src: str, dst: str, floor: float, rate: float
         raise NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters", "reachability")
     best = found[0]
     delivered = best.delivery
+    if delivered.rate_hz == 0:
+        raise NoRoute(f"no chain from {src} to {dst} can be told a rate on demand: its swaps succeed too rarely", "min_rate_hz", 0.0)
     if not _meets(best.fidelity, floor):
         finer = Demand(topology, offered, *ends).best(Goal(0, 0, True))[0].fidelity
         raise NoRoute(
-            f"no chain found from {src} to {dst} reaches fidelity {floor:g} on demand; the best is {finer:.6g}", "min_fidelity", finer
+            f"no chain found from {src} to {dst} reaches fidelity {floor:g} on demand; the best is {finer:.9g}", "min_fidelity", finer
         )
-    if not _meets(delivered.rate_hz, rate) or delivered.rate_hz == 0:
+    if not _meets(delivered.rate_hz, rate):
         at = f" at fidelity {floor:g} or more" if floor else ""
         raise NoRoute(
             f"no chain found from {src} to {dst} delivers {rate:g} pairs per second{at} on demand; the best is {delivered.rate_hz:.6g}",

@@ -154,12 +154,14 @@ class Offers:
         return float(rate[passed].min())
 
     def _spanning(self, arcs: Arcs) -> Arcs:
-        order = np.argsort(-self.rate[0][arcs.edge], kind="stable")
+        once = arcs.keep(arcs.tail < arcs.head)
+        order = np.argsort(-self.rate[0][once.edge])
         rank = np.empty(len(order))
+        # the rank tells which edge a tree's entry is
         rank[order] = np.arange(1, len(order) + 1)
-        tree = minimum_spanning_tree(arcs.graph(rank))
+        tree = minimum_spanning_tree(once.graph(rank))
         on = np.zeros(len(self.edges.ids), dtype=np.bool_)
-        on[arcs.edge[order[tree.data.astype(np.int64) - 1]]] = True
+        on[once.edge[order[tree.data.astype(np.int64) - 1]]] = True
         return arcs.keep(on[arcs.edge])
 
     def at_rate(self, edge: Ints, least_hz: float) -> tuple[Floats, Ints]:

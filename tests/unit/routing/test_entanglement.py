@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -256,3 +257,42 @@ def test_bad_requests() -> None:
         entanglement(topology, "alice", "bob", min_fidelity=1.5)
     with pytest.raises(ValueError, match="min_rate_hz"):
         entanglement(topology, "alice", "bob", min_rate_hz=math.nan)
+
+
+@pytest.mark.parametrize("model", ["buffered", "on-demand"])
+@pytest.mark.parametrize("floors", [{}, {"min_fidelity": 0.5}, {"min_rate_hz": 0.0}])
+def test_swaps_too_unlikely_for_a_number_are_refused(model: module.Model, floors: dict[str, float]) -> None:
+    nodes = {name: Node(kind="repeater", swap=Swap(success=1e-200)) for name in "abcde"}
+    links = [Link(kind="entanglement", ends=ends, rate_hz=10, fidelity=0.9) for ends in pairwise("abcde")]
+    with pytest.raises(NoRoute, match="swaps") as refused:
+        entanglement(Topology("rare", nodes, links), "a", "e", model=model, **floors)
+    assert (refused.value.constraint, refused.value.best) == ("min_rate_hz", 0.0)
+
+
+@pytest.mark.parametrize("model", ["buffered", "on-demand"])
+@pytest.mark.parametrize(("figure", "value"), [("rate_hz", math.nan), ("rate_hz", math.inf), ("fidelity", math.nan), ("fidelity", 1.5)])
+def test_links_measured_as_no_number_are_not_used(model: module.Model, figure: str, value: float) -> None:
+    topology = chain(0.2)
+    topology.apply(events.LinkMeasured("entanglement:a--r", figure, value))
+    with pytest.raises(NoRoute) as refused:
+        entanglement(topology, "a", "b", model=model)
+    assert refused.value.constraint == "reachability"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_agrees_with_pareto_labels_where_swaps_differ(seed: int) -> None:
+    """Larger than can be enumerated: the front of all chains, found another way, holds the optimum of every pair of floors."""
+    rng = random.Random(seed)
+    nodes = {f"r{number}": Node(kind="repeater", swap=Swap(success=rng.choice([0.3, 0.8, 0.95]), fidelity=0.99)) for number in range(12)}
+    links = [
+        Link(kind="entanglement", id=f"l{number}", ends=(a, b), rate_hz=10 ** rng.uniform(0, 3), fidelity=rng.uniform(0.8, 1))
+        for number, (a, b) in enumerate(rng.sample(list(nodes), 2) for _ in range(26))
+    ]
+    topology = Topology("random", nodes, links)
+    chains = module.front(topology, "r0", "r1")
+    for each in rng.sample(chains, min(4, len(chains))):
+        least_f, least_r = each.fidelity * (1 - 1e-12), each.rate_hz * (1 - 1e-12)
+        fastest = max(other.rate_hz for other in chains if other.fidelity >= least_f)
+        finest = max(other.fidelity for other in chains if other.rate_hz >= least_r)
+        assert entanglement(topology, "r0", "r1", min_fidelity=each.fidelity).rate_hz == pytest.approx(fastest, rel=1e-9)
+        assert entanglement(topology, "r0", "r1", min_rate_hz=each.rate_hz).fidelity == pytest.approx(finest, rel=1e-9)
