@@ -45,8 +45,8 @@ def reached(graph: csr_array, root: int) -> tuple[Ints, Ints]:
 def hops(graph: csr_array, root: int) -> Ints:
     """The fewest entries from `root` to every node; -1 where none leads."""
     order, before = reached(graph, root)
-    position = np.zeros(graph.shape[0], dtype=np.int32)
-    position[order] = np.arange(order.size, dtype=np.int32)
+    position = np.zeros(graph.shape[0], dtype=np.intp)
+    position[order] = np.arange(order.size)
     above = position.take(before.take(order), mode="clip")
     above[0] = 0
     depth = np.ones(order.size, dtype=np.int32)
@@ -126,17 +126,19 @@ def forest(indptr: Ints, indices: Ints, width: Floats) -> Forest:
     """The spanning forest of greatest widths, of the entries of positive width: one direction of each edge; parallel ones are allowed."""
     nodes, some = indptr.size - 1, 3 * (indptr.size - 1) // 2
     keep = width > 0
-    if np.count_nonzero(keep) > 2 * some:
+    there = width[keep]
+    if there.size > 2 * some:
         # a narrower edge within a component of the widest edges is in no such forest: sort only the rest
-        heavy = width >= np.partition(width, width.size - some)[width.size - some]
+        heavy = width >= np.partition(there, there.size - some)[there.size - some]
         _, part = csgraph.connected_components(kept(indptr, indices, heavy), directed=False)
         keep &= heavy | (part.repeat(np.diff(indptr)) != part.take(indices))
     wide = kept(indptr, indices, keep)
     wide.data = -width[keep]
     tree = csgraph.minimum_spanning_tree(wide).tocoo()
     one, other = tree.coords
-    _, part = csgraph.connected_components(tree, directed=False)
-    tops = np.unique(part, return_index=True)[1]
+    trees, part = csgraph.connected_components(tree, directed=False)
+    tops = np.empty(trees, dtype=np.int32)
+    tops[part] = np.arange(nodes)  # any node of a tree will do
     joined = (np.concatenate((one, tops)), np.concatenate((other, np.full(tops.size, nodes))))
     graph = csr_array((np.ones(nodes), joined), shape=(nodes + 1, nodes + 1))
     above = csgraph.breadth_first_order(graph, nodes, directed=False)[1]
