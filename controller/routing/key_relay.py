@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from controller.network.topology import Topology, UnknownName
 from controller.routing import flow
 from controller.routing.compiled import Floats, Ints, adjacency
 from controller.routing.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
 from controller.routing.refusal import NoRoute
-from controller.routing.search import Arc, Forest, first_by_name, forest, hops, kept, largest
+from controller.routing.search import Arc, Forest, first_by_name, forest, hops, kept, largest, reached
 from controller.routing.segments import Segment, SegmentKind, Segments, key_segments, told_segment
 
 _SEGMENT_COST = 1_000_000
@@ -135,13 +136,17 @@ class _Search:
 
     def to_go(self, least: float) -> Ints:
         """The fewest segments at least that wide from every node to the target, over relays; -1 where none lead."""
+        return hops(self._wide(least), self.target)
+
+    def _wide(self, least: float) -> csr_array:
+        """The graph of the segments at least that wide, by the entries on which a search from the target goes."""
         every = self.segments
         keep = self._of_relays() >= max(least, np.nextafter(0.0, 1.0))
         if not every.relays[self.target]:
             span = slice(every.indptr[self.target], every.indptr[self.target + 1])
             widths = self.width[every.edge[span]]
             keep[span] = (widths > 0) & (widths >= least)
-        return hops(kept(every.indptr, every.indices, keep), self.target)
+        return kept(every.indptr, every.indices, keep)
 
     def _of_relays(self) -> Floats:
         """Widths of the entries that leave a relay, else 0."""
@@ -231,10 +236,7 @@ class _Search:
         """
         every, relays = self.segments, self.segments.relays
         if shares == 1:
-            tree: Forest = every.kept.of("forest", self._forest)
-            ends = [self._reach(node) for node in (self.source, self.target)]
-            direct = [width for head, _, width in self._around(self.source) if head == self.target]
-            best = max([tree.widest(*ends), *direct])
+            best = self._width()
             return int(best > 0), best
         if not every.operators:
             residual = flow.NodeDisjoint(every.indptr, every.indices, every.edge, relays, self.source, self.target)
@@ -248,6 +250,18 @@ class _Search:
         indptr, indices, edge = adjacency(group.size, a[apart], b[apart])
         residual = flow.NodeDisjoint(indptr, indices, apart[edge].astype(np.int32), relays, self.source, self.target)
         return flow.widest(residual, self.width[apart[edge]], shares, self.order)
+
+    def _width(self) -> float:
+        """The width of the widest path, 0 where there is none. A forest takes longer than one search, so it is made for the second request."""
+        every = self.segments
+        if "asked" not in every.kept:
+            every.kept["asked"] = True
+            most = min(max((width for _, _, width in self._around(node)), default=0.0) for node in (self.source, self.target))
+            return largest(self.width, lambda least: reached(self._wide(least), self.target)[1][self.source] >= 0, most) or 0.0
+        tree: Forest = every.kept.of("forest", self._forest)
+        ends = [self._reach(node) for node in (self.source, self.target)]
+        direct = [width for head, _, width in self._around(self.source) if head == self.target]
+        return max([tree.widest(*ends), *direct])
 
     def _forest(self) -> Forest:
         every = self.segments
