@@ -299,7 +299,7 @@ def test_pool_formulas() -> None:
         lambda: time_to_empty_s(pool_bits=-1, consumption_bps=1, eskr_bps=1),
         lambda: link_cost_factor(0),
     ):
-        with pytest.raises(ValueError, match="eskr_bps|pool_bits|key_bits"):
+        with pytest.raises(ValueError, match=r"eskr_bps|pool_bits|key_bits"):
             call()
 
 
