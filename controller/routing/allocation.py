@@ -2,7 +2,7 @@
 
 Throughput: the greatest weighted sum of rates. Max-min: no demand's rate per weight can grow without lowering one that is not larger
 (Bertsekas and Gallager, Data Networks, 1992, 6.5.2); each round raises all open demands together and fixes those that hold the level
-down. A higher priority is served first, as if the lower were not there. Among allocations of the same merit the one that spends the least key.
+down. A higher priority is served first, as if the lower were not there. Rates are exact; the paths they then take spend little key, and it is said how little.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class Allocation:
     binding: tuple[Binding, ...]
     gap: float
     """The largest relative distance between a programme's value and its proven bound: what the allocation can be short of the optimum."""
+    excess: float
+    """The paths spend at most so much more key than the least that these rates need, as a share of it."""
     explanation: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -131,6 +133,7 @@ class Allocation:
             "throughput_bps": self.throughput_bps,
             "binding": [binding.to_json() for binding in self.binding],
             "gap": self.gap,
+            "excess": self.excess,
             "explanation": list(self.explanation),
         }
 
@@ -171,37 +174,37 @@ def allocate(
     served = [index for index, demand in enumerate(demands) if refusals[index] is None and demand.rate_bps > 0]
     grants = [Grant(demand, 0.0, (), (), 0.0, refused) for demand, refused in zip(demands, refusals, strict=True)]
     if not served:
-        return Allocation(tuple(grants), 0.0, (), 0.0, _explanation(objective, grants, ()))
+        return Allocation(tuple(grants), 0.0, (), 0.0, 0.0, _explanation(objective, grants, ()))
 
     wanted = [demands[index] for index in served]
     commodities = [supply.commodity(demand.wish, demand.rate_bps) for demand in wanted]
     programme = PathProgramme(supply.uses, supply.capacity, commodities)
     decided = (_throughput if objective == "throughput" else _max_min)(programme, commodities, wanted)
-    cheapest = programme.solve(decided.goals, cheapest=True)
+    cheapest = programme.cheapest(np.array(decided.rates))
     flows = _flows(supply, cheapest, wanted)
     for index, demand, commodity, solution, given in zip(served, wanted, commodities, decided.by, flows, strict=True):
         rate = math.fsum(flow.rate_bps for flow in given)
         if rate >= demand.rate_bps * (1 - _EXACT):
             grants[index] = Grant(demand, min(rate, demand.rate_bps), given, (), demand.rate_bps, None)
         else:
-            alone = PathProgramme(supply.uses, supply.capacity, [commodity]).solve([Goal(((0, 1.0),), 1.0)])
             held_by = _held_by(supply, solution, wanted.index(demand))
-            grants[index] = Grant(demand, rate, given, held_by, max(rate, alone.value), None)
+            grants[index] = Grant(demand, rate, given, held_by, max(rate, supply.alone(commodity)), None)
     prices: dict[int, float] = {}
     for solution in decided.solutions:
         for resource in np.flatnonzero(solution.prices > _EXACT).tolist():
             prices.setdefault(resource, float(solution.prices[resource]))
     binding = [Binding(supply.resources[at], float(supply.capacity[at]), price) for at, price in prices.items()]
     binding.sort(key=lambda each: (-each.price, each.resource))
-    gap = max(abs(each.bound - each.value) / max(abs(each.bound), 1e-300) for each in (*decided.solutions, cheapest))
+    gap = max(abs(each.bound - each.value) / max(abs(each.bound), 1e-300) for each in decided.solutions)
+    excess = max(0.0, cheapest.value / cheapest.bound - 1)
     total = math.fsum(grant.rate_bps for grant in grants)
-    return Allocation(tuple(grants), total, tuple(binding), gap, _explanation(objective, grants, binding))
+    return Allocation(tuple(grants), total, tuple(binding), gap, excess, _explanation(objective, grants, binding))
 
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    goals: tuple[Goal, ...]
-    """What the final flows have to meet."""
+    rates: tuple[float, ...]
+    """Per commodity, in bit/s."""
     solutions: tuple[Solution, ...]
     """In the order of rounds."""
     by: tuple[Solution, ...]
@@ -222,11 +225,13 @@ def _throughput(programme: PathProgramme, _: Sequence[Commodity], demands: Seque
     by: dict[int, Solution] = {}
     for members in _classes(demands):
         rates = tuple((index, demands[index].weight) for index in members)
-        solution = programme.solve([*goals, Goal(rates, 1.0)])
+        solution = programme.highest([*goals, Goal(rates, 1.0)])
         goals.append(Goal(rates, 0.0, solution.value * (1 - _ROUNDING)))
         solutions.append(solution)
         by.update(dict.fromkeys(members, solution))
-    return _Decided(tuple(goals), tuple(solutions), tuple(by[index] for index in range(len(demands))))
+    return _Decided(
+        tuple((solutions[-1].rates * (1 - _ROUNDING)).tolist()), tuple(solutions), tuple(by[index] for index in range(len(demands)))
+    )
 
 
 def _max_min(programme: PathProgramme, commodities: Sequence[Commodity], demands: Sequence[Demand]) -> _Decided:
@@ -236,7 +241,7 @@ def _max_min(programme: PathProgramme, commodities: Sequence[Commodity], demands
     for members in _classes(demands):
         rising = list(members)
         while rising:
-            solution = programme.solve([*fixed.values(), *(Goal(((index, 1.0),), demands[index].weight) for index in rising)])
+            solution = programme.highest([*fixed.values(), *(Goal(((index, 1.0),), demands[index].weight) for index in rising)])
             solutions.append(solution)
             # the shares of the rising demands in holding the level down add up to 1: whoever has one can rise in no optimum
             shares = [demands[index].weight * pull for index, pull in zip(rising, solution.pull[len(fixed) :], strict=True)]
@@ -247,7 +252,9 @@ def _max_min(programme: PathProgramme, commodities: Sequence[Commodity], demands
                     fixed[index] = Goal(((index, 1.0),), 0.0, rate * (1 - _ROUNDING))
                     by[index] = solution
                     rising.remove(index)
-    return _Decided(tuple(fixed.values()), tuple(solutions), tuple(by[index] for index in range(len(demands))))
+    return _Decided(
+        tuple(fixed[index].least for index in range(len(demands))), tuple(solutions), tuple(by[index] for index in range(len(demands)))
+    )
 
 
 def _flows(supply: KeySupply, solution: Solution, demands: Sequence[Demand]) -> list[tuple[Flow, ...]]:

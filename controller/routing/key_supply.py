@@ -13,7 +13,7 @@ from scipy.sparse import coo_array, csr_array
 from controller.network.topology import Topology, UnknownName
 from controller.physics.domain import within
 from controller.routing.key_pools import width_bps
-from controller.routing.path_programme import Commodity, Floats, Ints, SegmentGraph
+from controller.routing.path_programme import Commodity, Floats, Goal, Ints, PathProgramme, SegmentGraph
 from controller.routing.refusal import NoRoute
 from controller.routing.segments import RELAYS, key_segments
 
@@ -96,6 +96,8 @@ class KeySupply:
         rows, columns, units = zip(*draws, strict=True) if draws else ((), (), ())
         self.uses: csr_array = coo_array((units, (rows, columns)), shape=(len(self.offers), len(self.resources)), dtype=float).tocsr()
         self.cost_factor = cost_factor
+        drawn = np.diff(self.uses.tocsc().indptr)
+        self._shared = bool(np.any(drawn > 1) or np.any(np.diff(self.uses.indptr) > 1))
 
     def _offered(self, avoid: frozenset[str]) -> Ints:
         found = [offer for offer in self._stored if avoid.isdisjoint(offer.nodes)]
@@ -123,6 +125,13 @@ class KeySupply:
         ways, source, target = self._ways[wish.avoid], self._node[wish.src], self._node[wish.dst]
         rate = min(rate_bps, float(min(ways.widths[source], ways.widths[target])) / self.cost_factor)
         return Commodity(source, target, rate, ways.usable, None if wish.max_trusted_nodes is None else wish.max_trusted_nodes + 1)
+
+    def alone(self, commodity: Commodity) -> float:
+        """The rate that a commodity could have were it the only one, in bit/s."""
+        if commodity.most_segments is None and not self._shared:
+            widths = self._widths / self.cost_factor
+            return commodity.graph.most(widths, commodity.source, commodity.target, commodity.rate)
+        return PathProgramme(self.uses, self.capacity, [commodity]).highest([Goal(((0, 1.0),), 1.0)]).value
 
     def refusal(self, wish: Wish) -> NoRoute | None:
         """Why no path at all can serve the wish; None when one can."""

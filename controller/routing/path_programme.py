@@ -9,25 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, vstack
-from scipy.sparse.csgraph import dijkstra
+from scipy.sparse.csgraph import dijkstra, maximum_flow
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _GAP = 1e-10
-"""Relative distance to the proven bound at which a programme counts as solved."""
+"""Relative distance to the proven bound at which a level counts as reached."""
+_CHEAP_GAP = 1e-2
+"""The same for the key spent, where the last per cent takes as long as all before."""
+_CHEAP_ROUNDS = 25
+"""How often paths are looked for that spend less; small networks need fewer to be done."""
 _SPAN = 1e5
 """The largest rate in the solver's own units, whose tolerance is 1e-7."""
-_FIRST_GUESSES = 6
+_FIRST_GUESSES = 15
 _CENTRED = 0.9
 """How much of the best known prices goes into those that paths are looked for by."""
-_FAR = 0.005
-"""A path that costs so much more than it is worth, relative to the dearest demand, is forgotten. The three were tuned at 1,000 nodes."""
+_FAR = 0.02
+"""A path that costs so much more than it is worth, relative to the demands' mean, is forgotten. The three were tuned at 1,000 nodes."""
 
 
 class SegmentGraph:
@@ -72,6 +77,15 @@ class SegmentGraph:
                 steps = self._within(arcs, int(self._leave[source]), target, most)
             found.append(None if steps is None else tuple(self._cheapest(lengths, arc) for arc in steps))
         return found
+
+    def most(self, widths: Floats, source: int, target: int, rate: float) -> float:
+        """The maximum flow where each segment has its width for itself, no more than `rate`; up to 1e-9 of that short per segment cut."""
+        if not len(self._starts) or rate <= 0:
+            return 0.0
+        # the solver counts in 32 bits
+        whole = np.floor(np.minimum(np.add.reduceat(widths[self._segments], self._starts) / rate, 1.0) * 2**30).astype(np.int32)
+        graph = csr_array((whole, self._heads.astype(np.int32), self._indptr), shape=(self._vertices, self._vertices))
+        return min(rate, float(maximum_flow(graph, int(self._leave[source]), target).flow_value) / 2**30 * rate)
 
     def _follow(self, before: Ints, start: int, target: int) -> list[int] | None:
         steps, here = [], target
@@ -168,15 +182,17 @@ class PathProgramme:
         self._capacity = capacity / self._unit
         self._most = np.array([each.rate for each in commodities]) / self._unit
         self._columns: list[tuple[int, tuple[int, ...]]] = []
-        lengths = 1.0 / self._capacity
+        self._guess(1.0 / self._capacity)
+
+    def _guess(self, lengths: Floats) -> None:
+        """A first set of paths: what a path fills becomes longer, what it fills most, most (Garg and Koenemann, SIAM J. Comput. 37:630, 2007)."""
         for _ in range(_FIRST_GUESSES):
-            routes = self._routes(uses @ lengths)
+            routes = self._routes(self._uses @ lengths)
             self._add(enumerate(routes))
             for route in routes:
                 if route is not None:
-                    # Garg and Koenemann (SIAM J. Comput. 37:630, 2007): what a path fills becomes longer, what it fills most, most
-                    taken = uses[list(route)].sum(axis=0) / self._capacity
-                    lengths *= 1.0 + 0.5 * taken / taken.max()
+                    taken = self._uses[list(route)].sum(axis=0) / self._capacity
+                    lengths = lengths * (1.0 + 0.5 * taken / taken.max())
 
     def _routes(self, lengths: Floats) -> list[tuple[int, ...] | None]:
         by_graph: dict[int, list[int]] = {}
@@ -198,16 +214,25 @@ class PathProgramme:
 
     def _drop(self, paths: Floats, lengths: Floats, worth: Floats) -> Floats:
         """Forget the idle paths that cost far more than they are worth; they are found again when prices change. The rest's rates."""
-        far = _FAR * float(np.max(worth, initial=0.0))
+        far = _FAR * float(np.mean(worth))
         keep = [at for at, (index, route) in enumerate(self._columns) if paths[at] > 0 or lengths[list(route)].sum() < worth[index] + far]
         self._columns = [self._columns[at] for at in keep]
         return paths[keep]
 
-    def solve(self, goals: Sequence[Goal], *, cheapest: bool = False) -> Solution:
-        """The greatest level that all goals allow; with `cheapest`, the least sum of rate times segments that meets them at level 0.
+    def highest(self, goals: Sequence[Goal]) -> Solution:
+        """The greatest level that all goals allow. Raises RuntimeError when the solver gives up, as for goals that no flow meets."""
+        return self._solve(goals, self._most, cheapest=False)
 
-        Raises RuntimeError when the solver gives up, as for goals that no flow meets.
+    def cheapest(self, rates: Floats) -> Solution:
+        """A small sum of rate times segments that gives each commodity its rate: the least within 1 %, or as far as the effort goes.
+
+        Value and bound are that sum. Raises RuntimeError when no flow has these rates.
         """
+        self._guess(np.ones(len(self._capacity)))
+        goals = [Goal(((index, 1.0),), 0.0, rate) for index, rate in enumerate(rates.tolist())]
+        return self._solve(goals, rates / self._unit, cheapest=True)
+
+    def _solve(self, goals: Sequence[Goal], most: Floats, *, cheapest: bool) -> Solution:
         weights = coo_array(
             (
                 [weight for goal in goals for _, weight in goal.rates],
@@ -221,9 +246,14 @@ class PathProgramme:
         least = np.array([goal.least for goal in goals]) / self._unit
         per_level = np.array([goal.per_level for goal in goals])
         sign = -1.0 if cheapest else 1.0
-        bound, centre, reached = np.inf, None, -np.inf
-        while True:
-            paths, prices, idle, pull, value = self._master(weights, per_level, least, cheapest)
+        bound, reached = np.inf, -np.inf
+        centre: tuple[Floats, Floats] | None = None
+        if cheapest:
+            # whatever the capacities, no path has fewer segments than the shortest
+            fewest = [len(route or ()) for route in self._routes(np.ones(self._uses.shape[0]))]
+            centre, bound = (np.zeros(len(self._capacity)), np.array(fewest, dtype=float)), -float(least @ fewest)
+        for number in count(1):
+            paths, prices, idle, pull, value = self._master(weights, per_level, least, most, cheapest)
             # prices half way to the best known ones swing less from round to round (Wentges, Int. Trans. Oper. Res. 4:151, 1997)
             for share in (0.0,) if centre is None else (_CENTRED, 0.0):
                 at_prices, at_pull = prices, pull
@@ -234,7 +264,7 @@ class PathProgramme:
                 costs = np.array([np.inf if route is None else lengths[list(route)].sum() for route in routes])
                 # weak duality: prices and pulls of any size bound the value, whether or not they are optimal
                 worth = weights.T @ at_pull
-                slack = at_prices @ self._capacity + self._most @ np.maximum(0.0, worth - costs) - least @ at_pull
+                slack = at_prices @ self._capacity + most @ np.maximum(0.0, worth - costs) - least @ at_pull
                 if slack < bound:
                     bound, centre = slack, (at_prices, at_pull)
                 if share:
@@ -244,7 +274,7 @@ class PathProgramme:
                 better = costs < worth - 1e-9 * max(1e-300, float(np.max(worth, initial=0.0)))
                 if np.any(better):
                     break
-            if (bound - sign * value) <= _GAP * abs(bound):
+            if (bound - sign * value) <= (_CHEAP_GAP if cheapest else _GAP) * abs(bound) or (cheapest and number > _CHEAP_ROUNDS):
                 break
             if sign * value > reached + 1e-9 * abs(value):
                 # only while the value grows: else a path could come and go for ever
@@ -264,25 +294,27 @@ class PathProgramme:
             tuple(routes),
         )
 
-    def _master(self, weights: csr_array, per_level: Floats, least: Floats, cheapest: bool) -> tuple[Floats, Floats, Floats, Floats, float]:
+    def _master(
+        self, weights: csr_array, per_level: Floats, least: Floats, most: Floats, cheapest: bool
+    ) -> tuple[Floats, Floats, Floats, Floats, float]:
         """The programme over the paths found so far: their rates, the duals of capacities, of the demands' caps, of goals; the value."""
-        count = len(self._columns)
+        columns = len(self._columns)
         sizes = [len(route) for _, route in self._columns]
         of = [index for index, _ in self._columns]
-        members = coo_array((np.ones(count), (of, np.arange(count))), shape=(len(self._commodities), count)).tocsr()
+        members = coo_array((np.ones(columns), (of, np.arange(columns))), shape=(len(self._commodities), columns)).tocsr()
         segments = np.array([segment for _, route in self._columns for segment in route], dtype=np.int64)
         incidence = coo_array(
-            (np.ones(len(segments)), (np.repeat(np.arange(count), sizes), segments)), shape=(count, self._uses.shape[0])
+            (np.ones(len(segments)), (np.repeat(np.arange(columns), sizes), segments)), shape=(columns, self._uses.shape[0])
         ).tocsr()
         taken = (incidence @ self._uses).T.tocsr()
         touched = np.flatnonzero(np.diff(taken.indptr))
         rows = vstack([taken[touched], members, -(weights @ members)], format="csr")
-        limits = np.concatenate((self._capacity[touched], self._most, -least))
+        limits = np.concatenate((self._capacity[touched], most, -least))
         objective = np.array(sizes, dtype=float)
         if not cheapest:
-            level = np.concatenate((np.zeros(len(touched) + len(self._most)), per_level))
+            level = np.concatenate((np.zeros(len(touched) + len(most)), per_level))
             rows = vstack([rows.T, csr_array(level[None, :])], format="csr").T
-            objective = np.append(np.zeros(count), -1.0)
+            objective = np.append(np.zeros(columns), -1.0)
         solved = linprog(objective, A_ub=rows, b_ub=limits, bounds=(0, None), method="highs-ds")
         if solved.status != 0:
             raise RuntimeError(f"the allocation's linear programme was not solved: {solved.message}")
@@ -290,4 +322,4 @@ class PathProgramme:
         prices = np.zeros(len(self._capacity))
         prices[touched] = duals[: len(touched)]
         idle, pull = duals[len(touched) : -len(least)], duals[-len(least) :]
-        return np.maximum(0.0, solved.x[:count]), prices, idle, pull, float(solved.fun if cheapest else -solved.fun)
+        return np.maximum(0.0, solved.x[:columns]), prices, idle, pull, float(solved.fun if cheapest else -solved.fun)
