@@ -90,8 +90,9 @@ def assign(
     """Ports and wavelengths for all requests at once, using no port in `taken` (node, port).
 
     Each strand chooses among its `candidates` ways of least loss per pair of ends and wavelength; parallel trunks of equal loss are one
-    way, so that a few go far. The choice among them is exact, unless `time_limit_s` ends the search. Light of other bundles is not
-    followed where it is scattered outside of shared glass; four-wave mixing and crosstalk of filters are left out.
+    way, so that a few go far. The choice among them is exact, unless `time_limit_s` ends the search. A switch port that classical light
+    reaches beside its way, by a splitter, is given to nobody. Raman noise counts in glass that strands share; four-wave mixing and the
+    crosstalk of filters are left out.
     Raises UnknownName, and ValueError for two requests of one name or a parameter outside its range.
     """
     within("guard_ghz", guard_ghz, LEAST_GUARD_GHZ, 100_000)
@@ -122,14 +123,14 @@ def assign(
         if chosen[index] is None:
             own = [replace(each, bundle=0) for each in columns if each.bundle == index]
             refused[bundle.name] = _why(bundle, own, limits, time_limit_s)
-    cut = [bundle.name for bundle, some in possible if not all(choice.all for choice in some)]
+    cut = sum(not all(choice.all for choice in some) for _, some in possible)
     best = len(served) == len(requests) and all(
         picked is not None and all(one.candidate.loss_db <= choice.candidates[0].loss_db for one, choice in zip(picked, some, strict=True))
         for picked, (_, some) in zip(chosen, possible, strict=True)
     )
     explanation = [f"{len(served)} of {len(requests)} served, {sum(each.loss_db for each in served.values()):.6g} dB lost in all"]
     if cut and not best:
-        explanation.append(f"bounded: of {', '.join(cut)} only the {candidates} ways of least loss per ends and wavelength were tried")
+        explanation.append(f"bounded: {cut} bundles have more ways than the {candidates} of least loss that were tried per strand")
     if not finished:
         explanation.append(f"bounded: the search was ended after {time_limit_s:g} s")
     return Assignment(served, refused, best or (finished and not cut), tuple(explanation))

@@ -82,7 +82,7 @@ def solve(
             break
         best = result.x
         if of_level:
-            rows.append((dict.fromkeys(of_level, 1.0), float(round(-goal @ best)), math.inf))
+            rows.append((dict.fromkeys(of_level, 1.0), float(np.rint(-goal @ best)), math.inf))
     picked: list[list[Column]] = [[] for _ in priorities]
     for column, value in zip(columns, best if best is not None else (), strict=False):
         if value > 0.5:

@@ -214,8 +214,6 @@ class Plant:
                     edge = Edge(leave, group, forward, to)
                     self.edges.setdefault(leave.vertex, []).append(edge)
                     self.into.setdefault(edge.to, []).append(edge)
-        self.coloured = any(edge.leave.bands or edge.group.trunks[0].channels for edges in self.edges.values() for edge in edges)
-        """Whether the way depends on the wavelength."""
 
     def with_alone(self, ports: Collection[Port]) -> Plant:
         return Plant(self.survey, self._avoid, ports)

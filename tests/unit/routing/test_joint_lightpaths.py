@@ -247,8 +247,8 @@ def plants(draw: st.DrawFn) -> Topology:
             )
         for user in "ab":
             modules = {
-                "q": Module(role=role, wavelength_nm=1550),  # type: ignore[arg-type]
-                "s": Module(role=role, signal="service", wavelength_nm=service_nm, launch_dbm=0.0),  # type: ignore[arg-type]
+                "q": Module(role=role, wavelength_nm=1550),
+                "s": Module(role=role, signal="service", wavelength_nm=service_nm, launch_dbm=0.0),
             }
             nodes[side + user] = Node(kind="end-node", modules=modules)
             mux = draw(st.sampled_from(["filter", "filter", "splitter", "none"]))
@@ -272,9 +272,10 @@ def plants(draw: st.DrawFn) -> Topology:
 @st.composite
 def wishes(draw: st.DrawFn) -> list[Bundle]:
     floor = st.sampled_from([None, None, 1e3, 1e5, 1e7])
-    pairs = draw(st.sampled_from([("aa", "bb"), ("ab", "ba"), ("aa", "ab", "bb")]))
+    pairs = draw(st.sampled_from([["aa", "bb"], ["ab", "ba"], ["aa", "ab", "bb"]]))
     bundles = []
-    for number, (src, dst) in enumerate(pairs):
+    for number, pair in enumerate(pairs):
+        src, dst = pair[0], pair[1]
         quantum = Strand(f"w{src}/q", f"e{dst}/q", max_noise_hz=draw(floor), max_loss_db=draw(st.sampled_from([None, 7.0])))
         nms = draw(st.sampled_from([(), (1310.0, 1312.0)]))
         service = Strand(f"w{src}/s", f"e{dst}/s", "service", wavelengths_nm=nms)
