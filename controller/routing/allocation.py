@@ -268,12 +268,16 @@ def _flows(supply: KeySupply, solution: Solution, demands: Sequence[Demand]) -> 
         drawn = supply.uses[list(path)].sum(axis=0) > 0
         if rate <= _EXACT * solution.rates[index]:
             continue
-        offers = supply.along(demands[index].src, path)
-        nodes = (demands[index].src, *(name for offer in offers for name in offer.nodes[1:]))
-        links = tuple(link for offer in offers for link in offer.links)
-        relays = tuple(offer.nodes[-1] for offer in offers[:-1])
-        found[index].append(Flow(nodes, links, tuple(offer.kind for offer in offers), relays, rate * float(fits[drawn].min())))
+        found[index].append(flow_along(supply, demands[index].src, path, rate * float(fits[drawn].min())))
     return [tuple(sorted(flows, key=lambda flow: (-flow.rate_bps, flow.nodes, flow.links))) for flows in found]
+
+
+def flow_along(supply: KeySupply, src: str, path: Sequence[int], rate_bps: float) -> Flow:
+    """A flow over the offers of a path, told in the network's names."""
+    offers = supply.along(src, path)
+    nodes = (src, *(name for offer in offers for name in offer.nodes[1:]))
+    links = tuple(link for offer in offers for link in offer.links)
+    return Flow(nodes, links, tuple(offer.kind for offer in offers), tuple(offer.nodes[-1] for offer in offers[:-1]), rate_bps)
 
 
 def _held_by(supply: KeySupply, solution: Solution, index: int) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class _Ways:
 
     every: SegmentGraph
     usable: SegmentGraph
+    usable_offers: Ints
     widths: Floats
     """Per node, the widths of its usable segments added up."""
 
@@ -76,6 +77,7 @@ class KeySupply:
                 raise UnknownName("node or link", name, known)
         self._node = {name: index for index, (name, node) in enumerate(topology.nodes()) if node.holds_keys}
         self._nodes = len(topology.graph)
+        self._relays = np.array([node.kind in RELAYS for _, node in topology.nodes()])
         self.offers: list[Offer] = []
         self._offer: dict[Offer, int] = {}
         chosen = {avoid: self._offered(avoid) for avoid in {frozenset[str]()} | {wish.avoid for wish in wishes}}
@@ -114,11 +116,60 @@ class KeySupply:
         return np.array([self._offer[offer] for offer in found], dtype=np.int64)
 
     def _graphs(self, indices: Ints) -> _Ways:
-        ends = np.array([(self._node[each.nodes[0]], self._node[each.nodes[-1]]) for each in self.offers], dtype=np.int64).reshape(-1, 2)
-        relays = np.array([node.kind in RELAYS for _, node in self._topology.nodes()])
         usable = indices[self._widths[indices] > 0]
-        widths = np.bincount(ends[usable].ravel(), weights=np.repeat(self._widths[usable], 2), minlength=self._nodes).astype(float)
-        return _Ways(SegmentGraph(ends, indices, relays), SegmentGraph(ends, usable, relays), widths)
+        ends = self._ends(usable)
+        widths = np.bincount(ends.ravel(), weights=np.repeat(self._widths[usable], 2), minlength=self._nodes).astype(float)
+        return _Ways(self._graph(indices), self._graph(usable), usable, widths)
+
+    def _ends(self, indices: Ints) -> Ints:
+        offers = [self.offers[index] for index in indices.tolist()]
+        return np.array([(self._node[each.nodes[0]], self._node[each.nodes[-1]]) for each in offers], dtype=np.int64).reshape(-1, 2)
+
+    def _graph(self, indices: Ints) -> SegmentGraph:
+        return SegmentGraph(self._ends(np.arange(len(self.offers))), indices, self._relays)
+
+    def widest(self, wish: Wish, left: Floats) -> tuple[tuple[int, ...], float] | None:
+        """The widest path when the resources have so much left, with the fewest segments, and its width; None when there is none."""
+        usable, commodity = self._ways[wish.avoid].usable_offers, self.commodity(wish, math.inf)
+        drawn = self.uses[usable].tocoo()
+        widths = np.full(len(usable), np.inf)
+        np.minimum.at(widths, drawn.row, left[drawn.col] / drawn.data)
+        best, levels = None, np.unique(widths[widths > 0])
+        low, high = 0, len(levels)
+        while low < high:
+            middle = (low + high) // 2
+            graph = self._graph(usable[widths >= levels[middle]])
+            path = graph.shortest(np.ones(len(self.offers)), [(commodity.source, commodity.target, commodity.most_segments)])[0]
+            if path is None:
+                high = middle
+            else:
+                best, low = path, middle + 1
+        return None if best is None else (best, self.width(best, left))
+
+    def width(self, path: Sequence[int], left: Floats) -> float:
+        """The rate that a path alone can have when the resources have so much left, in bit/s."""
+        drawn = self.uses[list(path)].sum(axis=0)
+        return float(np.min(left[drawn > 0] / drawn[drawn > 0]))
+
+    def simple_paths(self, wish: Wish, limit: int) -> list[tuple[int, ...]] | None:
+        """Every path without a loop that the wish allows; None when looking for them takes more than `limit` steps."""
+        leaving: dict[str, list[tuple[int, str]]] = {}
+        for index in self._ways[wish.avoid].usable_offers.tolist():
+            ends = self.offers[index].nodes[0], self.offers[index].nodes[-1]
+            for here, there in (ends, ends[::-1]):
+                leaving.setdefault(here, []).append((index, there))
+        most = self._nodes if wish.max_trusted_nodes is None else wish.max_trusted_nodes + 1
+        found: list[tuple[int, ...]] = []
+        open_paths: list[tuple[tuple[int, ...], tuple[str, ...]]] = [((), (wish.src,))]
+        for _ in range(limit):
+            if not open_paths:
+                return found
+            path, nodes = open_paths.pop()
+            if nodes[-1] == wish.dst:
+                found.append(path)
+            elif len(path) < most and (not path or self._relays[self._node[nodes[-1]]]):
+                open_paths += [((*path, index), (*nodes, there)) for index, there in leaving.get(nodes[-1], ()) if there not in nodes]
+        return None
 
     def commodity(self, wish: Wish, rate_bps: float) -> Commodity:
         """The wish for the programme: at most `rate_bps`, which may be infinite; what leaves one end or enters the other is no more anyway."""

@@ -14,6 +14,7 @@ import pytest
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.allocation import Demand, allocate
+from controller.routing.splitting import split
 
 
 def metropolis(nodes: int, links: int, seed: int) -> Topology:
@@ -72,3 +73,13 @@ def test_one_demand_beside_networkx() -> None:
     theirs, value = seconds(lambda: nx.maximum_flow_value(flow, demand.src, demand.dst))
     print(f"\none demand, 1000 nodes: {1e3 * ours:.0f} ms, networkx maximum flow {1e3 * theirs:.0f} ms")
     assert found.throughput_bps == pytest.approx(value, rel=1e-9)
+
+
+def test_split_over_few_paths() -> None:
+    topology = metropolis(1000, 4000, seed=3)
+    (demand,) = matrix(topology, 1, math.inf, seed=6)
+    print()
+    for paths in (1, 2, 4, 8):
+        spent, found = seconds(lambda paths=paths: split(topology, demand.src, demand.dst, paths))
+        print(f"split over {paths} paths, 1000 nodes: {1e3 * spent:.0f} ms, {found.rate_bps:.6g} bit/s, at most {found.bound_bps:.6g}")
+        assert found.rate_bps <= found.bound_bps * (1 + 1e-9)
