@@ -24,7 +24,7 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/pytest -q tests/benchmarks -m "" -s
+	$(BIN)/pytest -q tests/benchmarks -m "not soak" -s
 
 soak: $(VENV)/.test
 	$(BIN)/pytest -q -m "soak or not soak" --hypothesis-profile=soak
