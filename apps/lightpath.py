@@ -11,7 +11,7 @@ from pydantic import Field
 from controller.network.model import Module, parse_end
 from controller.routing.lightpath import LightRoute, light
 from controller.routing.plant import crossing_loss_db
-from controller.services.app import App, CrossConnect, Item, Ledger, Plan, Request, Reservation, State, Topology
+from controller.services.app import App, CrossConnect, Item, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
 
 DARK_DBM = -55.0
 """Below this a monitor sees no light; the bottom of its range is -60 dBm."""
@@ -31,6 +31,9 @@ def plan(service: str, request: Lightpath, network: Topology, ledger: Ledger, no
     route = light(network, *request.ends, max_loss_db=request.max_loss_db, taken=taken)
     if _is_receiver(network, route.ports[0]):
         route = light(network, *reversed(request.ends), max_loss_db=request.max_loss_db, taken=taken)
+    if route.media_channels:
+        switches = ", ".join(sorted({each.switch for each in route.media_channels}))
+        raise NoRoute(f"the only way is through {switches}, and there is no driver for wavelength switches yet", "driver", None)
     hops = _hops(network, route)
     desired: dict[str, tuple[Item, ...]] = {}
     for each in route.cross_connects:

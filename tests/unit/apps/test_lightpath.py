@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from apps.lightpath import POWER_TOLERANCE_DB, Lightpath, plan, serving, suspects
+from controller.network import document
 from controller.network.events import LinkStateChanged
 from controller.network.model import Link, Module, Node
 from controller.network.topology import Topology
@@ -133,3 +134,20 @@ def test_ports_are_exclusive(network: Topology) -> None:
         with pytest.raises(NoRoute) as refused:
             plan("m", Lightpath(ends=("alice", "bob"), max_loss_db=first.route["loss_db"] / 2), network, ledger, 0.0)
         assert refused.value.best == pytest.approx(first.route["loss_db"])
+
+
+def test_a_way_through_a_wavelength_switch_is_refused_while_nothing_drives_one() -> None:
+    text = """
+name: n
+nodes:
+  a: {kind: end-node, modules: {q: {role: tx, max_loss_db: 20}}}
+  b: {kind: end-node, modules: {q: {role: rx, max_loss_db: 20}}}
+  w: {kind: wavelength-switch, ports: 4, insertion_loss_db: 5}
+links:
+  - {kind: fibre, ends: ["a:q", "w:1"], length_km: 1}
+  - {kind: fibre, ends: ["w:2", "b:q"], length_km: 1}
+"""
+    network = document.parse(text)
+    with pytest.raises(NoRoute, match="through w, and there is no driver") as refused:
+        plan("light", Lightpath(ends=("a/q", "b/q")), network, Ledger(), 0.0)
+    assert refused.value.constraint == "driver"
