@@ -10,10 +10,10 @@ import numpy as np
 
 from controller.network.topology import Topology
 from controller.routing.compiled import Bools, Edges, Floats, Ints, compiled
-from controller.routing.deviations import Deviations
-from controller.routing.flow import LinkDisjoint, NodeDisjoint, cheapest
+from controller.routing.graph.deviations import Deviations
+from controller.routing.graph.flow import LinkDisjoint, NodeDisjoint, cheapest
+from controller.routing.graph.search import Arc, distances, first_by_name, forest, hops, kept
 from controller.routing.refusal import NoRoute, told
-from controller.routing.search import Arc, distances, first_by_name, forest, hops, kept
 
 _STEPS_PER_MS = 10**9
 """Latencies are added as whole picoseconds, so that equal paths compare equal whatever the order of their links."""

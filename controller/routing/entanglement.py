@@ -20,9 +20,9 @@ from typing import Literal
 from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics.bell_diagonal import fidelity_of, recurrence, werner_parameter
-from controller.routing.buffered import Optimum, Search, highest_fidelity, highest_rate
-from controller.routing.offers import ROUNDING, Offers, offers
-from controller.routing.proposals import Demand, Goal
+from controller.routing.entangled.buffered import Optimum, Search, highest_fidelity, highest_rate
+from controller.routing.entangled.offers import ROUNDING, Offers, offers
+from controller.routing.entangled.proposals import Demand, Goal
 from controller.routing.refusal import NoRoute, told
 
 MAX_ROUNDS = 6

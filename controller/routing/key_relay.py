@@ -11,12 +11,12 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from controller.network.topology import Topology, UnknownName
-from controller.routing import flow
 from controller.routing.compiled import Floats, Ints, adjacency
-from controller.routing.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
+from controller.routing.graph import flow
+from controller.routing.graph.search import Arc, Forest, first_by_name, forest, hops, kept, largest, reached
+from controller.routing.keys.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
+from controller.routing.keys.segments import Segment, SegmentKind, Segments, key_segments, told_segment
 from controller.routing.refusal import NoRoute
-from controller.routing.search import Arc, Forest, first_by_name, forest, hops, kept, largest, reached
-from controller.routing.segments import Segment, SegmentKind, Segments, key_segments, told_segment
 
 _SEGMENT_COST = 1_000_000
 """One segment, that is one trusted node, weighs more than all links of a set."""

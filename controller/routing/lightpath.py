@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from controller.network.topology import Topology
-from controller.routing.coexisting import FILTER_NM, neighbours, noise, noise_told, passages
-from controller.routing.joint import Assignment, assign
-from controller.routing.light_route import (
+from controller.routing.light.coexisting import FILTER_NM, neighbours, noise, noise_told, passages
+from controller.routing.light.joint import Assignment, assign
+from controller.routing.light.light_route import (
     MAX_WAVELENGTH_DIFFERENCE_NM,
     CrossConnection,
     LightRoute,
@@ -22,10 +22,10 @@ from controller.routing.light_route import (
     terminals,
     transmitter,
 )
-from controller.routing.plant import Hop, Plant, build, mhz_of
+from controller.routing.light.plant import Hop, Plant, build, mhz_of
+from controller.routing.light.strands import Bundle, Strand
+from controller.routing.light.ways import GUARD_GHZ, TooManyPaths, Way, ways
 from controller.routing.refusal import NoRoute
-from controller.routing.strands import Bundle, Strand
-from controller.routing.ways import GUARD_GHZ, TooManyPaths, Way, ways
 
 __all__ = ["Assignment", "Bundle", "CrossConnection", "LightRoute", "MediaChannel", "Strand", "assign", "light"]
 

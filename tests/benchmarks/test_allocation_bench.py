@@ -13,8 +13,8 @@ import pytest
 
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
-from controller.routing.allocation import Demand, allocate
-from controller.routing.splitting import split
+from controller.routing.keys.allocation import Demand, allocate
+from controller.routing.keys.splitting import split
 
 
 def metropolis(nodes: int, links: int, seed: int) -> Topology:

@@ -12,8 +12,8 @@ import pytest
 from controller.network import events
 from controller.network.model import Link, Module, Node
 from controller.network.topology import Topology
+from controller.routing.light.plant import build, crossing_loss_db
 from controller.routing.lightpath import Bundle, Strand, assign, light
-from controller.routing.plant import build, crossing_loss_db
 
 
 def mesh(ports: int, users: int, trunks: int, seed: int) -> Topology:

@@ -12,8 +12,8 @@ from qcast_baseline import QCast
 from qcast_topologies import Network, read, waxman
 from slotted_bound import most_ebits
 
-from controller.routing.slotted import Edge, Reservation, SlottedNetwork, select
-from controller.routing.slotted_swaps import share_links
+from controller.routing.entangled.slotted import Edge, Reservation, SlottedNetwork, select
+from controller.routing.entangled.slotted_swaps import share_links
 
 PUBLISHED = Path(__file__).parent.parent / "data" / "qcast-topology-1.txt"
 PUBLISHED_EBITS = 15.75

@@ -13,10 +13,10 @@ from scipy.optimize import linprog
 
 from controller.network.model import Link, Node, NodeKind, Swap
 from controller.network.topology import Topology, UnknownName
-from controller.routing.allocation import Allocation, Demand, allocate
-from controller.routing.key_pools import link_cost_factor, pool_state, time_to_empty_s, width_bps
 from controller.routing.key_relay import key
-from controller.routing.key_supply import stored_key
+from controller.routing.keys.allocation import Allocation, Demand, allocate
+from controller.routing.keys.pools import link_cost_factor, pool_state, time_to_empty_s, width_bps
+from controller.routing.keys.supply import stored_key
 
 Path = tuple[tuple[str, ...], tuple[str, ...]]
 

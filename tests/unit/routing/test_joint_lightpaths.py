@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from controller.network.model import Channel, Link, Module, Node
 from controller.network.topology import Topology
 from controller.physics.coexistence import DataChannel, SharedSpan, raman_noise
-from controller.routing.joint import Assignment
+from controller.routing.light.joint import Assignment
 from controller.routing.lightpath import Bundle, Strand, assign
 
 Port = tuple[str, str]

@@ -16,8 +16,8 @@ from controller.network.document import load
 from controller.network.model import Link, Node, NodeKind, Swap
 from controller.network.topology import Topology, UnknownName
 from controller.physics.bell_diagonal import bbm92_key_fraction, recurrence, swap, werner
-from controller.routing import disjoint
 from controller.routing.key_relay import key
+from controller.routing.keys import disjoint
 from controller.routing.refusal import NoRoute
 
 Hops = tuple[tuple[str, Link], ...]

@@ -13,7 +13,7 @@ from controller.network import events
 from controller.network.document import load, parse
 from controller.network.model import Link, Node
 from controller.network.topology import Topology, UnknownName
-from controller.routing import ways as ways_module
+from controller.routing.light import ways as ways_module
 from controller.routing.lightpath import light
 from controller.routing.refusal import NoRoute
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.routing.on_demand import evaluate
+from controller.routing.entangled.on_demand import evaluate
 
 rates = st.floats(1e-3, 1e6)
 decays = st.just(0.0) | st.floats(1e-6, 1e6)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.routing.slotted import Edge, Reservation, SlottedNetwork, expected_ebits, select
-from controller.routing.slotted_swaps import share_links
+from controller.routing.entangled.slotted import Edge, Reservation, SlottedNetwork, expected_ebits, select
+from controller.routing.entangled.slotted_swaps import share_links
 
 UNIFORM = {  # (hops, width) at p = 0.6, q = 0.9
     (1, 1): 0.6,

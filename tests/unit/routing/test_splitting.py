@@ -11,11 +11,11 @@ from scipy.optimize import linprog
 
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
-from controller.routing import splitting
-from controller.routing.allocation import Demand, allocate
 from controller.routing.key_relay import key
+from controller.routing.keys import splitting
+from controller.routing.keys.allocation import Demand, allocate
+from controller.routing.keys.splitting import split
 from controller.routing.refusal import NoRoute
-from controller.routing.splitting import split
 
 
 @st.composite

@@ -14,9 +14,9 @@ from controller.network.document import parse
 from controller.network.topology import Topology, UnknownName
 from controller.physics.coexistence import raman_coefficient, raman_forward_w
 from controller.physics.key_rates import DecoyBb84
-from controller.routing import lightpath_programme
+from controller.routing.light import programme as lightpath_programme
+from controller.routing.light.plant import build
 from controller.routing.lightpath import Bundle, Strand, assign, light
-from controller.routing.plant import build
 from controller.routing.refusal import NoRoute
 
 METRO = """

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from controller.physics.coexistence import DataChannel, RamanCoefficient, RamanNoise, SharedSpan, raman_noise
-from controller.routing.plant import Glass
-from controller.routing.ways import Way
+from controller.routing.light.plant import Glass
+from controller.routing.light.ways import Way
 
 FILTER_NM = 0.2
 """Width of the filter before a quantum receiver, assumed where none is given."""

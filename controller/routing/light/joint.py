@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 from controller.network.topology import Topology
 from controller.physics.domain import whole, within
-from controller.routing.coexisting import neighbours, noise, noise_told
-from controller.routing.light_route import LEAST_GUARD_GHZ, CrossConnection, LightRoute, MediaChannel, render, terminals
-from controller.routing.lightpath_programme import Column, Limits, columns_of, meetings, solve
-from controller.routing.occupancy import Run
-from controller.routing.plant import Glass, Plant, Port, build
+from controller.routing.light.coexisting import neighbours, noise, noise_told
+from controller.routing.light.light_route import LEAST_GUARD_GHZ, CrossConnection, LightRoute, MediaChannel, render, terminals
+from controller.routing.light.occupancy import Run
+from controller.routing.light.plant import Glass, Plant, Port, build
+from controller.routing.light.programme import Column, Limits, columns_of, meetings, solve
+from controller.routing.light.strands import Bundle, Strand, choose
+from controller.routing.light.ways import GUARD_GHZ
 from controller.routing.refusal import NoRoute
-from controller.routing.strands import Bundle, Strand, choose
-from controller.routing.ways import GUARD_GHZ
 
 
 @dataclass(frozen=True, slots=True)

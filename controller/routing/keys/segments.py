@@ -17,8 +17,8 @@ from controller.network.topology import Figure, Topology, qkd_figure
 from controller.physics.bell_diagonal import bbm92_key_fraction, werner
 from controller.routing.compiled import Bools, Compiled, Edges, Floats, Ints, Kept, adjacency, compiled
 from controller.routing.entanglement import Chain, explain, front
+from controller.routing.light.plant import build
 from controller.routing.lightpath import LightRoute, light
-from controller.routing.plant import build
 from controller.routing.refusal import NoRoute, told
 
 SIFTED = 0.5

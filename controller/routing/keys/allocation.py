@@ -16,8 +16,8 @@ import numpy as np
 
 from controller.network.topology import Topology
 from controller.physics.domain import whole, within
-from controller.routing.key_supply import KeySupply, SegmentKind, Wish, stored_key
-from controller.routing.path_programme import Commodity, Goal, PathProgramme, Solution
+from controller.routing.keys.path_programme import Commodity, Goal, PathProgramme, Solution
+from controller.routing.keys.supply import KeySupply, SegmentKind, Wish, stored_key
 from controller.routing.refusal import NoRoute
 
 Objective = Literal["throughput", "max-min"]

@@ -17,9 +17,9 @@ from scipy.sparse import block_array, csr_array, diags_array, eye_array
 
 from controller.network.topology import Topology
 from controller.physics.domain import whole
-from controller.routing.allocation import Flow, flow_along
-from controller.routing.key_supply import KeySupply, Wish
-from controller.routing.path_programme import Goal, PathProgramme
+from controller.routing.keys.allocation import Flow, flow_along
+from controller.routing.keys.path_programme import Goal, PathProgramme
+from controller.routing.keys.supply import KeySupply, Wish
 from controller.routing.refusal import NoRoute
 
 MAX_STEPS = 1_000

@@ -23,11 +23,11 @@ from controller.physics.bell_diagonal import BellDiagonal, werner
 from controller.physics.fibre import propagation_delay_s
 from controller.physics.memory import Memory
 from controller.physics.purification import recurrence_schedule
-from controller.routing.buffered import Search
 from controller.routing.classical import classical
 from controller.routing.compiled import Floats, Ints
-from controller.routing.offers import ROUNDING, Arcs, Offers
-from controller.routing.on_demand import evaluate
+from controller.routing.entangled.buffered import Search
+from controller.routing.entangled.offers import ROUNDING, Arcs, Offers
+from controller.routing.entangled.on_demand import evaluate
 from controller.routing.refusal import NoRoute
 
 SEARCHED_LINKS = 6

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from controller.routing.compiled import Bools, Floats, Ints
-from controller.routing.search import distances, kept, largest, reached
+from controller.routing.graph.search import distances, kept, largest, reached
 
 Flow = frozenset[int]
 """The entries in use."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from controller.routing.coexisting import Passage
-from controller.routing.plant import Plant, Port
-from controller.routing.strands import Candidate
+from controller.routing.light.coexisting import Passage
+from controller.routing.light.plant import Plant, Port
+from controller.routing.light.strands import Candidate
 
 Run = tuple[Port | int, ...]
 """A chain of optical switches: the port by which light enters it, the groups of trunks between, the port by which it leaves; the port

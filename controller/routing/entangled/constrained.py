@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.routing.compiled import Floats
-from controller.routing.offers import ROUNDING, Arcs
+from controller.routing.entangled.offers import ROUNDING, Arcs
 
 MOST_LABELS = 100_000
 """Labels for one path, about a second's worth."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from controller.routing.slotted import Reservation
+from controller.routing.entangled.slotted import Reservation
 
 
 def share_links(paths: Sequence[Reservation], links: Sequence[Sequence[int]], k: int = 3) -> list[tuple[int, ...]]:

@@ -12,10 +12,10 @@ from scipy.sparse import coo_array, csr_array
 
 from controller.network.topology import Topology, UnknownName
 from controller.physics.domain import within
-from controller.routing.key_pools import width_bps
-from controller.routing.path_programme import Commodity, Floats, Goal, Ints, PathProgramme, SegmentGraph
+from controller.routing.keys.path_programme import Commodity, Floats, Goal, Ints, PathProgramme, SegmentGraph
+from controller.routing.keys.pools import width_bps
+from controller.routing.keys.segments import RELAYS, key_segments
 from controller.routing.refusal import NoRoute
-from controller.routing.segments import RELAYS, key_segments
 
 SegmentKind = Literal["relay", "entanglement", "pool"]
 

@@ -11,8 +11,8 @@ from controller.network.model import Signal
 from controller.network.topology import Topology
 from controller.physics.domain import within
 from controller.physics.key_rates import DecoyBb84
-from controller.routing.coexisting import FILTER_NM, Passage, neighbours, noise, passages
-from controller.routing.light_route import (
+from controller.routing.light.coexisting import FILTER_NM, Passage, neighbours, noise, passages
+from controller.routing.light.light_route import (
     MAX_WAVELENGTH_DIFFERENCE_NM,
     Shine,
     Terminal,
@@ -23,9 +23,9 @@ from controller.routing.light_route import (
     terminals,
     transmitter,
 )
-from controller.routing.plant import Plant, Port, mhz_of
+from controller.routing.light.plant import Plant, Port, mhz_of
+from controller.routing.light.ways import TooManyPaths, Way, ways
 from controller.routing.refusal import NoRoute
-from controller.routing.ways import TooManyPaths, Way, ways
 
 QUANTUM_INPUT_DBM = -50.0
 """The most power into a quantum receiver that declares no limit of its own, where the request names the power it launches."""

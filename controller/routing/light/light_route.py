@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from controller.network.model import Module, parse_end
 from controller.network.topology import Topology, UnknownName
-from controller.routing.plant import Hop, Plant, Port, lit, mhz_of, order
+from controller.routing.light.plant import Hop, Plant, Port, lit, mhz_of, order
 from controller.routing.refusal import told
 
 MAX_WAVELENGTH_DIFFERENCE_NM = 1.0

@@ -11,7 +11,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from controller.routing.search import Arc
+from controller.routing.graph.search import Arc
 
 Size = tuple[float, int]
 """Weight, then number of links."""

@@ -19,8 +19,8 @@ from itertools import count
 import numpy as np
 
 from controller.routing.compiled import Floats
-from controller.routing.constrained import Path, Priced, constrained
-from controller.routing.offers import ROUNDING, Arcs, Offers
+from controller.routing.entangled.constrained import Path, Priced, constrained
+from controller.routing.entangled.offers import ROUNDING, Arcs, Offers
 
 MOST_STEPS = 3_000
 """Intervals looked at for one request."""

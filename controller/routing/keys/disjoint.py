@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 
-from controller.routing.segments import Segment
+from controller.routing.keys.segments import Segment
 
 MAX_PATH_STEPS = 20_000
 """Partial paths that one search extends."""

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 
-from controller.routing.plant import NANO, Edge, Glass, Group, Hop, Leave, Plant, Port, Vertex, mhz_of, passes
+from controller.routing.light.plant import NANO, Edge, Glass, Group, Hop, Leave, Plant, Port, Vertex, mhz_of, passes
 
 Cost = tuple[int, int]
 """Loss in nano-dB, and number of hops. Whole numbers, so that equal ways compare equal whatever the order of their parts."""

@@ -12,11 +12,11 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from controller.routing.coexisting import Neighbour, noise
 from controller.routing.compiled import Floats
-from controller.routing.occupancy import Claim, Occupancy, Place, Run, claims, occupancy
-from controller.routing.plant import Plant, Port
-from controller.routing.strands import Bundle, Candidate, Choice
+from controller.routing.light.coexisting import Neighbour, noise
+from controller.routing.light.occupancy import Claim, Occupancy, Place, Run, claims, occupancy
+from controller.routing.light.plant import Plant, Port
+from controller.routing.light.strands import Bundle, Candidate, Choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Searches, flows and deviations on the compiled arrays, whatever the links carry."""
