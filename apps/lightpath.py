@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import Field
 
 from controller.network.model import Module, parse_end
+from controller.routing.light.plant import crossing_loss_db
 from controller.routing.lightpath import LightRoute, light
-from controller.routing.plant import crossing_loss_db
 from controller.services.app import App, CrossConnect, Item, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
 
 DARK_DBM = -55.0
