@@ -1,92 +1,121 @@
 """The desired state of the devices, kept in the store: per device the items that services want there and those that are to be gone.
 
-An item that no service wants any more is remembered as absent until it has been read to be gone: so Bellhop removes what it put there, even
+What is to be there follows from the services' plans. An item that no service wants any more is remembered as absent until it has been read to be gone: so Bellhop removes what it put there, even
 after a crash, and never what somebody else did.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from controller.services.service import SERVICE, Service
+from controller.services.index import Index
+from controller.services.ledger import Ledger
+from controller.services.service import SERVICE, Service, promised
 from controller.southbound.device import Item
 from controller.store.sqlite import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What one device is to hold: `present` by service, and what must go."""
 
-    present: dict[str, tuple[Item, ...]]
+    present: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     absent: tuple[Item, ...] = ()
+    wanted: Counter[Item] = field(default_factory=Counter, compare=False, repr=False)
+    """Every item that is present, and by how many services."""
 
     def items(self) -> frozenset[Item]:
-        return frozenset(item for items in self.present.values() for item in items)
+        return frozenset(self.wanted)
 
-    def replace(self, service: str, items: tuple[Item, ...]) -> Desired:
-        """The desired state with this service's items in place of what it had; what nobody wants any more becomes absent."""
-        present = {name: each for name, each in self.present.items() if name != service}
-        if items:
-            present[service] = items
-        wanted = {item for each in present.values() for item in each}
-        gone = dict.fromkeys([*self.absent, *self.present.get(service, ())])
-        return Desired(present, tuple(item for item in gone if item not in wanted))
+    def replace(self, changes: Mapping[str, tuple[Item, ...]]) -> Desired:
+        """The desired state with these services' items in place of what they had; what nobody wants any more becomes absent."""
+        present, wanted = {**self.present}, self.wanted.copy()
+        gone = dict.fromkeys(self.absent)
+        for service, items in changes.items():
+            before = present.pop(service, ())
+            gone.update(dict.fromkeys(before))
+            for item in dict.fromkeys(items):
+                wanted[item] += 1
+            for item in dict.fromkeys(before):
+                wanted[item] -= 1
+                if not wanted[item]:
+                    del wanted[item]
+            if items:
+                present[service] = items
+        return Desired(present, tuple(item for item in gone if item not in wanted), wanted)
 
 
-_DESIRED: TypeAdapter[Desired] = TypeAdapter(Desired)
+@pydantic_dataclass(frozen=True)
+class _Left:
+    """What of a desired state no service says: the store keeps the rest with the services."""
+
+    absent: tuple[Item, ...] = ()
+
+
+_LEFT: TypeAdapter[_Left] = TypeAdapter(_Left)
+_NOTHING = Desired()
 
 
 class Book:
-    """Services and desired state in the store, with a copy in memory. Every change is one compare-and-set of the store."""
+    """Services and desired state in the store, with a copy in memory, an index, and the ledger of what the services' plans reserve.
+
+    Every change is one compare-and-set of the store.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._revisions: dict[str, int] = {}
         self.services: dict[str, Service] = {}
         self.desired: dict[str, Desired] = {}
+        self.leaving: set[str] = set()
+        """Devices on which something is to be gone."""
+        self.index = Index()
+        self.ledger = Ledger()
+        held: dict[str, dict[str, tuple[Item, ...]]] = {}
         for key, entry in store.read().items():
             kind, _, name = key.partition("/")
             if kind == "service":
-                self.services[name] = SERVICE.validate_python(entry.value)
+                service = SERVICE.validate_python(entry.value)
+                self._keep(name, service)
+                for device, items in _items(service).items():
+                    held.setdefault(device, {})[name] = tuple(items)
             elif kind == "desired":
-                self.desired[name] = _DESIRED.validate_python(entry.value)
+                self._hold(name, Desired(absent=_LEFT.validate_python(entry.value).absent))
             self._revisions[key] = entry.revision
-
-    @property
-    def revision(self) -> int:
-        return max(self._revisions.values(), default=0)
+        for device, present in held.items():
+            self._hold(device, self.of(device).replace(present))
+        self.revision = store.revision
 
     def of(self, device: str) -> Desired:
-        return self.desired.get(device, Desired({}))
+        return self.desired.get(device, _NOTHING)
 
     def commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> frozenset[str]:
         """Keep `changed` services, make their plans the desired state (no items for those not to be delivered) and drop `gone` ones: one change.
 
         Returns the devices of which something else is desired now. Raises Conflict when the store has moved on.
         """
-        changed = list(changed)
-        desired: dict[str, Desired] = {}
-        services: dict[str, Service | None] = {f"service/{service.id}": service for service in changed}
-        services |= {f"service/{name}": None for name in gone}
-        items: dict[str, Mapping[str, tuple[Item, ...]]] = {name: {} for name in gone}
-        items |= {service.id: service.plan.desired if service.plan and service.delivered else {} for service in changed}
-        for name, per_device in items.items():
-            holding = {device for device, each in self.desired.items() if name in each.present}
-            for device in sorted(holding | per_device.keys()):
-                before = desired.get(device, self.of(device))
-                desired[device] = before.replace(name, tuple(per_device.get(device, ())))
-        desired = {device: each for device, each in desired.items() if each != self.of(device)}
+        services: dict[str, Service | None] = {service.id: service for service in changed}
+        services |= dict.fromkeys(gone)
+        changes: dict[str, dict[str, tuple[Item, ...]]] = {}
+        for name, service in services.items():
+            before, after = _items(self.services.get(name)), _items(service)
+            for device in before.keys() | after.keys():
+                if tuple(before.get(device, ())) != (items := tuple(after.get(device, ()))):
+                    changes.setdefault(device, {})[name] = items
+        desired = {device: self.of(device).replace(changes[device]) for device in sorted(changes)}
         self._commit(services, desired)
         return frozenset(desired)
 
     def forget_absent(self, held: Mapping[str, frozenset[Item]]) -> None:
         """By device, all that it was read to hold: what was to be gone and is not among it is gone."""
         left = {
-            device: Desired(before.present, tuple(item for item in before.absent if item in items))
+            device: replace(before, absent=tuple(item for item in before.absent if item in items))
             for device, items in held.items()
             if not items.issuperset((before := self.of(device)).absent)
         }
@@ -95,18 +124,42 @@ class Book:
 
     def _commit(self, services: Mapping[str, Service | None], desired: Mapping[str, Desired]) -> None:
         changes: dict[str, Any] = {
-            key: None if service is None else SERVICE.dump_python(service, mode="json") for key, service in services.items()
+            f"service/{name}": None if service is None else SERVICE.dump_python(service, mode="json") for name, service in services.items()
         }
-        changes |= {f"desired/{device}": _DESIRED.dump_python(each, mode="json") for device, each in desired.items()}
-        revision = self._store.commit(changes, {key: self._revisions.get(key, 0) for key in changes})
-        for key, service in services.items():
-            name = key.partition("/")[2]
-            if service is None:
-                self.services.pop(name, None)
+        for device, each in desired.items():
+            if each.absent != self.of(device).absent:
+                changes[f"desired/{device}"] = _LEFT.dump_python(_Left(each.absent), mode="json") if each.absent else None
+        if changes:
+            self.revision = self._store.commit(changes, {key: self._revisions.get(key, 0) for key in changes})
+        for key, value in changes.items():
+            if value is None:
                 self._revisions.pop(key, None)
             else:
-                self.services[name] = service
-                self._revisions[key] = revision
+                self._revisions[key] = self.revision
+        for name, service in services.items():
+            self._keep(name, service)
         for device, each in desired.items():
-            self.desired[device] = each
-            self._revisions[f"desired/{device}"] = revision
+            self._hold(device, each)
+
+    def _hold(self, device: str, desired: Desired) -> None:
+        if desired == _NOTHING:
+            self.desired.pop(device, None)
+        else:
+            self.desired[device] = desired
+        (self.leaving.add if desired.absent else self.leaving.discard)(device)
+
+    def _keep(self, name: str, service: Service | None) -> None:
+        self.index.replace(self.services.get(name), service)
+        if service is None:
+            self.services.pop(name, None)
+        else:
+            self.services[name] = service
+        if service is None or service.plan is None or service.state == "FAILED":
+            self.ledger.put(name, None)
+        else:
+            self.ledger.put(name, promised(service.plan, service.interval_s))
+
+
+def _items(service: Service | None) -> Mapping[str, tuple[Item, ...]]:
+    """What the devices are to hold for a service now."""
+    return service.plan.desired if service is not None and service.plan is not None and service.delivered else {}

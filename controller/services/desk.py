@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, field
 from typing import Any
 
 from controller.network.events import AdminChanged, LinkStateChanged
 from controller.network.model import Admin
 from controller.network.topology import Topology
-from controller.routing.refusal import NoRoute
-from controller.services.app import CrossConnect, Plan
 from controller.services.desired import Book
 from controller.services.judge import Judge
-from controller.services.ledger import Ledger, Reservation
-from controller.services.planner import Planner, checked
+from controller.services.ledger import Ledger
+from controller.services.planner import Planner
+from controller.services.planning import NameTaken, Planning
 from controller.services.reconciler import Reconciler
 from controller.services.service import Service
 from controller.southbound.device import Diff, diff
 from controller.store.sqlite import Store
 from controller.telemetry.events import EventLog
 
-log = logging.getLogger(__name__)
+__all__ = ["Desk", "NameTaken", "Observing", "UnknownService"]
 
 TICK_S = 1.0
-REPLANS = 5
 SETTLING_S = 3.0
 """How long light may take to be read after its path was set, before a fibre is held to be cut."""
+CHUNK = 16
+"""So many services are judged before others have their turn on the event loop."""
 LOOK_AGAIN_S = 30.0
 """How often degraded services are planned again without a cause."""
-
-
-class NameTaken(ValueError):
-    """A service of that name exists."""
 
 
 class UnknownService(LookupError):
@@ -66,6 +60,7 @@ class Desk:
     events: EventLog
     store: Store
     _judge: Judge = field(init=False)
+    _plans: Planning = field(init=False)
     _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: set[str] = field(default_factory=set)
     _again: set[str] = field(default_factory=set)
@@ -74,6 +69,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self._judge = Judge(self.topology, self.book, self.reconciler)
+        self._plans = Planning(self.topology, self.book, self.planner, self._judge, self.reconciler, self.events)
         for key, entry in self.store.read("admin/").items():
             _, subject, name = key.split("/", 2)
             with suppress(LookupError):  # the document may have lost it since
@@ -94,15 +90,17 @@ class Desk:
         """Plan a service and make it the desired state. Raises WrongRequest, UnknownName, NoRoute or NameTaken; then nothing has changed."""
         self._may_write()
         async with self._planning:
-            head, *companions = await self._drafted(self._draft(kind, request, name, priority, start_s, end_s))
-            self._commit([self._under_way(each, head) for each in (head, *companions)])
+            family = await self._plans.drafted(self._plans.draft(kind, request, name, priority, start_s, end_s))
+            self._plans.deliver(family)
             self._wake.set()  # a shared companion may have to start
-            return self.book.services[head.id]
+            return self.book.services[family[0].id]
 
     async def dry_run(self, kind: str, request: dict[str, Any], **options: Any) -> tuple[Service, list[Diff]]:
         """What `create` would do: the planned service, and per device the difference it would make now. Nothing changes."""
         async with self._planning:
-            family = await self._drafted(self._draft(kind, request, options.get("name"), options.get("priority", 0), None, None))
+            family = await self._plans.drafted(
+                self._plans.draft(kind, request, options.get("name"), options.get("priority", 0), None, None)
+            )
         per_device: dict[str, list[Service]] = {}
         for service in family:
             for device in service.plan.desired if service.plan else ():
@@ -112,7 +110,7 @@ class Desk:
         for device, services in sorted(per_device.items()):
             desired = self.book.of(device)
             for service in services:
-                desired = desired.replace(service.id, tuple(service.plan.desired[device]) if service.plan else ())
+                desired = desired.replace({service.id: tuple(service.plan.desired[device]) if service.plan else ()})
             view = self.reconciler.views.get(device)
             actual = view.state.items if view and view.state else frozenset()
             diffs.append(diff(device, actual, desired.items(), frozenset(desired.absent)))
@@ -139,8 +137,8 @@ class Desk:
             self._link_is_up(name)
         async with self._planning:
             if admin == "enabled":
-                return await self._replan(service.id for service in self._judge.waiting())
-            return await self._replan(self._judge.touching({name}))
+                return await self._plans.replan(service.id for service in self._judge.waiting())
+            return await self._plans.replan(self._judge.touching({name}))
 
     def _may_write(self) -> None:
         if self.reconciler.observe:
@@ -165,39 +163,44 @@ class Desk:
         if self.topology.apply(event):
             self.network_changed(event, better=True)
 
-    def settled(self, read: frozenset[str], refused: Mapping[str, str]) -> None:
+    async def settled(self, read: frozenset[str], refused: Mapping[str, str]) -> None:
         """The reconciler has read these devices; some refused what they were asked for these services."""
+        concerned = self._concerned(read, refused)
+        for start in range(0, len(concerned), CHUNK):
+            some = concerned[start : start + CHUNK]
+            self._judge_some([self.book.services[name] for name in some if name in self.book.services], refused)
+            await asyncio.sleep(0)
+
+    def _judge_some(self, services: list[Service], refused: Mapping[str, str]) -> None:
         changed: list[Service] = []
-        gone: list[str] = []
-        for service in self.book.services.values():
+        gone: list[Service] = []
+        for service in services:
             verdict = service
             if service.state == "REMOVING":
                 if not (left := self._judge.left_behind(service)):
-                    gone.append(service.id)
+                    gone.append(service)
                     continue
                 verdict = service.moved("REMOVING", "; ".join(f"waiting for {each}: {self._judge.trouble(each)}" for each in left))
-            elif service.delivered and self._concerned(service, read, refused):
+            elif service.delivered and service.plan is not None:
                 verdict = self._judge.verdict(service, refused.get(service.id, ""))
                 self._follow_light(service, verdict)
             if (verdict.state, verdict.reason) != (service.state, service.reason):
                 changed.append(verdict)
-        if not changed and not gone:
-            return
-        freed = [self.book.services[name] for name in gone]
-        self._commit(changed, gone)
-        if any(
-            each.parent is None or (parent := self.book.services.get(each.parent)) is None or parent.state != "FAILED" for each in freed
-        ):
+        self._plans.commit(changed, [each.id for each in gone])
+        if any(each.parent is None or (parent := self.book.services.get(each.parent)) is None or parent.state != "FAILED" for each in gone):
             self._better = True  # what they held may be what another one waits for
             self._wake.set()
 
-    def _concerned(self, service: Service, read: frozenset[str], refused: Mapping[str, str]) -> bool:
-        if service.plan is None:
-            return False
-        if service.state != "ACTIVE" or service.reason or service.id in refused or not read.isdisjoint(service.plan.desired):
-            return True
-        companions = (self.book.services.get(name) for name in service.companions)
-        return any(each is None or each.state != "ACTIVE" for each in companions)
+    def _concerned(self, read: frozenset[str], refused: Mapping[str, str]) -> list[str]:
+        """Services to be judged after these devices were read: those on them, those on their way, those whose companions do not serve."""
+        index, services = self.book.index, self.book.services
+        found = index.states("REMOVING", "PROGRAMMING", "DEGRADED", "REPAIRING") | index.noted | (refused.keys() & services.keys())
+        for device in read:
+            found.update(self.book.of(device).present)
+        for companion, users in index.needing.items():
+            if (each := services.get(str(companion))) is None or each.state != "ACTIVE":
+                found |= users
+        return sorted(found)
 
     def _follow_light(self, service: Service, verdict: Service) -> None:
         """What the readings along a service say of its links: which one fails it, or that one held to be down carries light again."""
@@ -236,9 +239,16 @@ class Desk:
                         self._again.update(each.id for each in self._judge.waiting() if each.state != "FAILED")
                     await self._follow_network()
                     await self._keep_time(time.time())
-            for service in self.book.services.values():
-                if service.plan is not None and service.state in ("PROGRAMMING", "REPAIRING", "DEGRADED", "REMOVING"):
-                    self.reconciler.mark(service.plan.desired)
+            await self._look_at_those_on_their_way()
+
+    async def _look_at_those_on_their_way(self) -> None:
+        names = sorted(self.book.index.states("PROGRAMMING", "REPAIRING", "DEGRADED", "REMOVING"))
+        for start in range(0, len(names), 16 * CHUNK):
+            services = (self.book.services.get(name) for name in names[start : start + 16 * CHUNK])
+            self.reconciler.mark(
+                {device for each in services if each is not None and each.plan is not None for device in each.plan.desired}
+            )
+            await asyncio.sleep(0)
 
     async def _follow_network(self) -> None:
         changed, self._changed = self._changed, set()
@@ -248,169 +258,36 @@ class Desk:
         if better:
             affected.update(service.id for service in self._judge.waiting())
         if affected:
-            await self._replan(affected)
+            await self._plans.replan(affected)
 
     async def _keep_time(self, now_s: float) -> None:
-        services = self.book.services.values()
-        over = [each.id for each in services if each.end_s is not None and each.end_s <= now_s and each.state != "REMOVING"]
-        if over:
+        services, index = self.book.services, self.book.index
+        ending = map(services.__getitem__, sorted(index.timed))
+        if over := [each.id for each in ending if each.end_s is not None and each.end_s <= now_s and each.state != "REMOVING"]:
             self._remove(over)
-        starting = [each for each in services if each.state == "PLANNED" and each.parent is None and each.due(now_s)]
-        needed = {name for each in services if each.delivered for name in each.companions}.union(*(each.companions for each in starting))
-        starting += [each for each in services if each.state == "PLANNED" and each.parent is not None and each.id in needed]
+        planned = [services[name] for name in sorted(index.states("PLANNED"))]
+        starting = {each.id: each for each in planned if each.parent is None and each.due(now_s)}
+        for each in planned:
+            users = (services[user] for user in index.needing.of(each.id))
+            if each.parent is not None and any(user.delivered or user.id in starting for user in users):
+                starting[each.id] = each
         if starting:
-            self._commit([each.moved("PROGRAMMING") for each in starting])
-            await self._replan(each.id for each in starting if each.plan is not None and self._judge.broken(each.plan))
-
-    # planning
-
-    def _draft(
-        self, kind: str, request: dict[str, Any], name: str | None, priority: int, start_s: float | None, end_s: float | None
-    ) -> Service:
-        request = checked(kind, request)
-        if name is None:
-            name = self._free_name(kind)
-        elif name in self.book.services:
-            raise NameTaken(f"a service named '{name}' exists; remove it first, or choose another name")
-        if start_s is not None and end_s is not None and end_s <= start_s:
-            raise ValueError("the service would end before it starts; give an end later than the start")
-        return Service(id=name, kind=kind, request=request, priority=priority, start_s=start_s, end_s=end_s, created_s=time.time())
-
-    def _free_name(self, prefix: str, drafts: Iterable[Service] = ()) -> str:
-        taken = {each.id for each in drafts}
-        return next(name for number in count(1) if (name := f"{prefix}-{number}") not in self.book.services and name not in taken)
-
-    async def _drafted(self, service: Service) -> list[Service]:
-        """The service and the new companions it needs, each with its plan; companions that stand already are shared."""
-        for _ in range(REPLANS):
-            family = await self._family(service)
-            drafts = {each.id for each in family}
-            shared = [self.book.services.get(name) for each in family for name in each.companions if name not in drafts]
-            if all(each is not None and each.state not in ("REMOVING", "FAILED") for each in shared):
-                return family  # none of those shared has left while planning went on
-        raise NoRoute(f"the companions of {service.id} change faster than it can be planned; try again", "stability", None)
-
-    async def _family(self, service: Service) -> list[Service]:
-        others = {name for each in self.book.services.values() if each.id != service.id for name in each.companions}
-        ledger = self.ledger().without(
-            [service.id, *(name for name in service.companions if self._is_companion(name) and name not in others)]
-        )
-        family: list[Service] = []
-        queue = [service]
-        while queue:
-            each = queue.pop(0)
-            plan = await self._planned(each, ledger)
-            ledger = ledger.with_entry(each.id, _within(plan, each))
-            companions: list[str] = []
-            for wanted in plan.companions:
-                request = checked(wanted.kind, wanted.request)
-                drafts = (*family, *queue)
-                found = self._standing(wanted.kind, request, drafts)
-                if found is None:
-                    number = self._free_name(f"{each.id[:40]}.{wanted.kind}", drafts)
-                    found = self._draft(wanted.kind, request, number, each.priority, None, None).model_copy(update={"parent": each.id})
-                    queue.append(found)
-                elif found.state == "FAILED" and found not in drafts:
-                    queue.append(found)
-                elif found.plan is not None:
-                    ledger = ledger.with_entry(found.id, _within(found.plan, found))
-                companions.append(found.id)
-            family.append(each.model_copy(update={"plan": plan, "companions": tuple(companions)}))
-        return family
-
-    def _is_companion(self, name: str) -> bool:
-        found = self.book.services.get(name)
-        return found is not None and found.parent is not None
-
-    def _standing(self, kind: str, request: dict[str, Any], drafts: Iterable[Service]) -> Service | None:
-        """A service that does what is wanted, rather one that has not failed."""
-        found = [
-            each
-            for each in (*drafts, *self.book.services.values())
-            if each.kind == kind and each.request == request and each.state != "REMOVING"
-        ]
-        return min(found, key=lambda each: each.state == "FAILED", default=None)
-
-    async def _planned(self, service: Service, ledger: Ledger) -> Plan:
-        """A plan that still fits the network when it is done: what changed meanwhile leads to another try."""
-        for _ in range(REPLANS):
-            plan = await self.planner.plan(service, self.topology, ledger.during(*service.interval_s), time.time())
-            if plan.network_revision == self.topology.revision or all(self._judge.usable(name) for name in plan.touches):
-                return plan
-        raise NoRoute(f"the network changes faster than {service.id} can be planned; try again", "stability", None)
-
-    async def _replan(self, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-        """Plan services again, the highest priority first. Those that find no way keep what they have and say why.
-
-        A service whose companion finds no way is planned again, too.
-        """
-        services = [self.book.services[name] for name in set(names) if name in self.book.services]
-        queue = [each.id for each in sorted(services, key=lambda each: (-each.priority, each.created_s, each.id))]
-        moved: list[str] = []
-        stuck: dict[str, str] = {}
-        for name in queue:  # grows on the way
-            service = self.book.services.get(name)
-            if service is None or service.state == "REMOVING":
-                continue
-            try:
-                head, *companions = await self._drafted(service)
-            except Exception as no:
-                if not isinstance(no, NoRoute | LookupError):
-                    log.exception("planning %s failed", name)
-                stuck[name] = str(no) or repr(no)
-                self._stay(name, stuck[name])
-                if self.book.services[name].state == "DEGRADED":
-                    queue += [each.id for each in self.book.services.values() if name in each.companions and each.id not in queue]
-                continue
-            service = self.book.services[name]  # it may have moved on while it was planned
-            again = service.model_copy(update={"plan": head.plan, "companions": head.companions})
-            if again.delivered and service.plan is not None and head.plan is not None and head.plan.desired == service.plan.desired:
-                self._commit([again, *(self._under_way(each, service) for each in companions)])
-            else:
-                moved.append(name)
-                self._commit([self._under_way(each, service) for each in (again, *companions)])
-        return moved, stuck
-
-    def _stay(self, name: str, why: str) -> None:
-        """No other way was found for a service: what that means for it depends on whether it still has the one it is on."""
-        service = self.book.services[name]
-        if service.plan is not None and service.delivered and not self._judge.broken(service.plan) and service.state != "DEGRADED":
-            return
-        degraded = service.state in ("ACTIVE", "PROGRAMMING", "REPAIRING") and not self._judge.serves_from_stock(service)
-        self._commit([service.moved("DEGRADED" if degraded else service.state, why)])
-
-    def _under_way(self, service: Service, head: Service) -> Service:
-        """A service with a new plan, on its way to being delivered; `head` is the one that all this is planned for."""
-        if service.state in ("REQUESTED", "FAILED"):
-            service = service.moved("PLANNED")
-        if service.state == "PLANNED":
-            return service.moved("PROGRAMMING") if head.delivered or head.state == "FAILED" or head.due(time.time()) else service
-        if self._judge.serves_from_stock(service):
-            return service.moved("ACTIVE", "serving from its stock while its path is set")
-        return service.moved("PROGRAMMING" if service.state == "PROGRAMMING" else "REPAIRING", "its path is being set anew")
+            self._plans.commit([each.moved("PROGRAMMING") for each in starting.values()])
+            await self._plans.replan(name for name, each in starting.items() if each.plan is not None and self._judge.broken(each.plan))
 
     # looking things up
 
     def ledger(self) -> Ledger:
-        """What is promised now; ports of cross-connects that an unreachable switch may still have count as promised."""
-        entries = {
-            each.id: _within(each.plan, each) for each in self.book.services.values() if each.plan is not None and each.state != "FAILED"
-        }
-        for name, desired in self.book.desired.items():
-            device = self.reconciler.devices.get(name)
-            if desired.absent and (device is None or not device.connected):
-                left = [item for item in desired.absent if isinstance(item, CrossConnect)]
-                ports = {f"port:{name}:{port}" for item in left for port in (item.ingress, item.egress)}
-                entries[f"what {name} may still hold"] = tuple(Reservation(port, 1.0) for port in sorted(ports))
-        return Ledger(entries, self.book.revision)
+        """What is promised now."""
+        return self._plans.ledger()
 
     def light_order(self) -> dict[tuple[str, int, int], int]:
         """Cross-connects (switch, ingress, egress) numbered along their lightpaths, the one at the source 0."""
         return {
             (each["switch"], each["ingress"], each["egress"]): number
-            for service in self.book.services.values()
+            for service in map(self.book.services.__getitem__, sorted(self.book.index.lit))
             if service.plan is not None
-            for number, each in enumerate(service.plan.route.get("cross_connects", ()))
+            for number, each in enumerate(service.plan.route["cross_connects"])
         }
 
     def survives_for_s(self, service: Service) -> float | None:
@@ -431,38 +308,8 @@ class Desk:
     def _remove(self, names: Iterable[str]) -> None:
         """Those that others need are planned for anew by those others."""
         leaving = [self.book.services[name] for name in names if self.book.services[name].state != "REMOVING"]
-        self._commit([each.moved("REMOVING") for each in leaving])
+        self._plans.commit([each.moved("REMOVING") for each in leaving])
         gone = {each.id for each in leaving}
-        self._again.update(each.id for each in self.book.services.values() if not gone.isdisjoint(each.companions) and each.delivered)
+        users = {user for name in gone for user in self.book.index.needing.of(name)}
+        self._again.update(user for user in users if self.book.services[user].delivered)
         self._wake.set()
-
-    def _commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> None:
-        """Keep these services in one change of the store; companions that nobody needs any more leave in the same one."""
-        gone = frozenset(gone)
-        after = {name: each for name, each in self.book.services.items() if name not in gone}
-        kept = {each.id: each for each in changed}
-        after |= kept
-        while orphans := _orphans(after):
-            leaving = {each.id: each.moved("REMOVING") for each in orphans}
-            after |= leaving
-            kept |= leaving
-        before = {name: self.book.services[name].state for name in kept if name in self.book.services}
-        self.reconciler.mark(self.book.commit(kept.values(), gone))
-        for name, service in kept.items():
-            if before.get(name) != service.state:
-                why = {"reason": service.reason} if service.reason else {}
-                self.events.publish(f"service.{service.state.lower()}", service=name, **why)
-        for name in gone:
-            self.events.publish("service.gone", service=name)
-
-
-def _orphans(services: Mapping[str, Service]) -> list[Service]:
-    """Companions that no service needs any more."""
-    needed = {name for each in services.values() if each.state not in ("REMOVING", "FAILED") for name in each.companions}
-    return [each for each in services.values() if each.parent is not None and each.id not in needed and each.state != "REMOVING"]
-
-
-def _within(plan: Plan, service: Service) -> tuple[Reservation, ...]:
-    """The plan's reservations cut to the service's own interval."""
-    start_s, end_s = service.interval_s
-    return tuple(replace(each, start_s=start_s, end_s=end_s) for each in plan.reservations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controller.network.topology import Topology, UnknownName
@@ -99,24 +99,22 @@ class Judge:
         """The nodes and links of the plan that do not serve: links down, anything disabled or no longer in the network."""
         return sorted(name for name in plan.touches if not self._serves(name))
 
-    def touching(self, subjects: set[str]) -> list[str]:
+    def touching(self, subjects: Iterable[str]) -> list[str]:
         """Services, delivered or planned, that depend on one of these nodes or links."""
-        return [
-            each.id
-            for each in self.book.services.values()
-            if each.plan is not None and (each.delivered or each.state == "PLANNED") and not subjects.isdisjoint(each.plan.touches)
-        ]
+        found = {name for subject in subjects for name in self.book.index.touching.of(subject)}
+        return sorted(name for name in found if (each := self.book.services[name]).delivered or each.state == "PLANNED")
 
     def waiting(self) -> list[Service]:
         """Services without a way, though some may still serve from stock: a change for the better may give them one."""
-        services = self.book.services
-        lost = {name for name, each in services.items() if each.state in ("REMOVING", "FAILED")}
-
-        def waits(each: Service) -> bool:
-            alone = any(name in lost or name not in services for name in each.companions)
-            return alone or each.state in ("DEGRADED", "FAILED") or (each.plan is not None and bool(self.broken(each.plan)))
-
-        return [each for each in services.values() if each.state != "REMOVING" and waits(each)]
+        services, index = self.book.services, self.book.index
+        found = index.states("DEGRADED", "FAILED")
+        for companion, users in index.needing.items():
+            if (each := services.get(str(companion))) is None or each.state in ("REMOVING", "FAILED"):
+                found |= users
+        for subject, users in index.touching.items():
+            if not self._serves(str(subject)):
+                found |= users
+        return [services[name] for name in sorted(found) if services[name].state != "REMOVING"]
 
     def usable(self, name: str) -> bool:
         """Whether new plans may use this node or link."""

@@ -1,10 +1,18 @@
-"""The ledger: what is promised of each resource, from when until when. Pure data."""
+"""The ledger: what is promised of each resource, from when until when. Pure data.
+
+It is kept, not made anew: an entry that changes costs what that entry holds, whatever else is promised. Sums are exact, so they depend on
+what is promised and not on the order in which it came.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import NamedTuple
+
+ALWAYS = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,46 +27,133 @@ class Reservation:
     start_s: float = -math.inf
     end_s: float = math.inf
 
+    def within(self, start_s: float, end_s: float) -> Reservation | None:
+        """The part of it in the interval [start, end); None when there is none."""
+        if not (self.start_s < end_s and self.end_s > start_s):
+            return None
+        if self.start_s >= start_s and self.end_s <= end_s:
+            return self
+        return replace(self, start_s=max(self.start_s, start_s), end_s=min(self.end_s, end_s))
 
-@dataclass(frozen=True, slots=True)
+
+Entry = tuple[Reservation, ...]
+
+
+class _Account(NamedTuple):
+    """What is promised of one resource: by how many for all time, how much together, and for a time only."""
+
+    holders: int = 0
+    always: Fraction = Fraction(0)
+    for_a_time: tuple[Reservation, ...] = ()
+
+    def peak(self, start_s: float, end_s: float) -> float | None:
+        """The most promised at any moment within [start, end), where some reservation starts; None when nothing is."""
+        during = [each for each in self.for_a_time if each.start_s < end_s and each.end_s > start_s]
+        if not during:
+            return float(self.always) if self.holders else None
+        moments = {max(each.start_s, start_s) for each in during}
+        return float(
+            self.always
+            + max(sum((Fraction(each.amount) for each in during if each.start_s <= moment < each.end_s), Fraction(0)) for moment in moments)
+        )
+
+
 class Ledger:
-    """Reservations by service."""
+    """Reservations by service. `revision` counts the changes; `changed_since` says which entries they were."""
 
-    entries: Mapping[str, tuple[Reservation, ...]] = field(default_factory=dict)
-    revision: int = 0
+    def __init__(self, entries: Mapping[str, Entry] | None = None, revision: int = 0) -> None:
+        self.revision = revision
+        self._window = ALWAYS
+        self._entries: dict[str, Entry] = {}
+        self._accounts: dict[str, _Account] = {}
+        self._peaks: dict[str, float] = {}
+        self._changed: dict[str, int] = {}
+        for service, reservations in (entries or {}).items():
+            self._enter(service, reservations)
+            self._changed[service] = revision
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """What each service holds. To be read only."""
+        if self._window == ALWAYS:
+            return self._entries
+        cut = {name: (each.within(*self._window) for each in entry) for name, entry in self._entries.items()}
+        return {name: tuple(each for each in entry if each is not None) for name, entry in cut.items()}
 
     def reserved(self, start_s: float = -math.inf, end_s: float = math.inf) -> dict[str, float]:
         """The most that is promised of each resource at any moment within the interval [start, end)."""
-        by_resource: dict[str, list[Reservation]] = {}
-        for reservations in self.entries.values():
-            for each in reservations:
-                if each.start_s < end_s and each.end_s > start_s:
-                    by_resource.setdefault(each.resource, []).append(each)
-        return {resource: _peak(each, start_s) for resource, each in by_resource.items()}
+        start_s, end_s = max(start_s, self._window[0]), min(end_s, self._window[1])
+        if (start_s, end_s) == ALWAYS:
+            return dict(self._peaks)
+        found = ((resource, account.peak(start_s, end_s)) for resource, account in self._accounts.items())
+        return {resource: peak for resource, peak in found if peak is not None}
 
     def during(self, start_s: float, end_s: float) -> Ledger:
-        """What of it holds within the interval [start, end)."""
-        entries = {
-            name: tuple(
-                replace(each, start_s=max(each.start_s, start_s), end_s=min(each.end_s, end_s))
-                for each in entry
-                if each.start_s < end_s and each.end_s > start_s
-            )
-            for name, entry in self.entries.items()
-        }
-        return Ledger(entries, self.revision)
+        """What of it holds within the interval [start, end): a view, to be read before the ledger changes."""
+        view = self._sharing()
+        view._window = max(start_s, self._window[0]), min(end_s, self._window[1])
+        return view
 
     def without(self, services: Iterable[str]) -> Ledger:
         """The ledger as it would be if these services were gone."""
-        gone = set(services)
-        return Ledger({name: entry for name, entry in self.entries.items() if name not in gone}, self.revision)
+        return self._with(dict.fromkeys(services))
 
-    def with_entry(self, service: str, reservations: tuple[Reservation, ...]) -> Ledger:
+    def with_entry(self, service: str, reservations: Entry) -> Ledger:
         """The ledger with this service's reservations in place of what it had."""
-        return Ledger({**self.entries, service: reservations}, self.revision)
+        return self._with({service: reservations})
 
+    def put(self, service: str, reservations: Entry | None) -> Entry | None:
+        """Change the ledger itself: what the service holds from now on (None: it is gone). Returns what it held."""
+        before = self._entries.get(service)
+        if reservations != before:
+            self._enter(service, reservations)
+            self.revision += 1
+            self._changed.pop(service, None)
+            self._changed[service] = self.revision  # the latest change is last
+        return before
 
-def _peak(reservations: list[Reservation], start_s: float) -> float:
-    """The largest sum of amounts at one moment: it is reached where some reservation starts."""
-    moments = {max(each.start_s, start_s) for each in reservations}
-    return max(sum(each.amount for each in reservations if each.start_s <= moment < each.end_s) for moment in moments)
+    def changed_since(self, revision: int) -> dict[str, Entry | None]:
+        """The entries that may be other than at that revision, as they are now; None for what is gone. Since -1: all."""
+        late: list[str] = []
+        for service in reversed(self._changed):
+            if self._changed[service] <= revision:
+                break
+            late.append(service)
+        return {service: self._entries.get(service) for service in reversed(late)}
+
+    def _sharing(self) -> Ledger:
+        other = Ledger(revision=self.revision)
+        other._window, other._entries, other._accounts, other._peaks = self._window, self._entries, self._accounts, self._peaks
+        return other
+
+    def _with(self, changes: Mapping[str, Entry | None]) -> Ledger:
+        other = self._sharing()
+        other._entries, other._accounts, other._peaks = dict(self._entries), dict(self._accounts), dict(self._peaks)
+        for service, reservations in changes.items():
+            other._enter(service, reservations)
+        other._changed = dict.fromkeys(other._entries, other.revision)
+        return other
+
+    def _enter(self, service: str, reservations: Entry | None) -> None:
+        for each in self._entries.pop(service, ()):
+            self._account(each, -1)
+        if reservations is not None:
+            self._entries[service] = reservations
+            for each in reservations:
+                self._account(each, +1)
+
+    def _account(self, each: Reservation, sign: int) -> None:
+        holders, always, for_a_time = self._accounts.get(each.resource, _Account())
+        if (each.start_s, each.end_s) == ALWAYS:
+            holders, always = holders + sign, always + sign * Fraction(each.amount)
+        elif sign > 0:
+            for_a_time = (*for_a_time, each)
+        else:
+            at = for_a_time.index(each)
+            for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
+        account = _Account(holders, always, for_a_time)
+        peak = account.peak(*ALWAYS)
+        if peak is None:
+            del self._accounts[each.resource], self._peaks[each.resource]
+        else:
+            self._accounts[each.resource], self._peaks[each.resource] = account, peak

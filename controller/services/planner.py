@@ -1,6 +1,7 @@
 """Planning jobs on a `concurrent.futures.Executor`: the event loop never routes.
 
-The network goes to the worker once per revision and is kept there; a worker that lacks it says so and is sent it.
+The worker keeps a copy of the network and of the ledger. A job brings what changed since the worker last answered; a worker that has
+something else says what it has, and is sent what it lacks, or everything.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ import multiprocessing.connection
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from controller.network.events import NetworkEvent
 from controller.network.topology import Topology
+from controller.routing.refusal import NoRoute
 from controller.services.app import App, Plan
-from controller.services.ledger import Ledger
-from controller.services.service import Service
+from controller.services.ledger import ALWAYS, Entry, Ledger, Reservation
+from controller.services.service import Service, promised
 
 
 class WrongRequest(ValueError):
@@ -59,38 +63,133 @@ def checked(kind: str, request: dict[str, Any]) -> dict[str, Any]:
         raise WrongRequest([(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]) from None
 
 
-_kept: dict[str, tuple[int, Topology]] = {}  # in the worker process only: the network by its name, and the revision it was sent at
-_LACKING = "network not sent yet"
-REBASE_EVENTS = 500
-"""After so many changes the whole network is sent again, and the list of changes begins anew."""
+class Wanted(NamedTuple):
+    """What a planning job has to know of a service."""
+
+    id: str
+    kind: str
+    request: dict[str, Any]
+    interval_s: tuple[float, float]
+
+    @classmethod
+    def of(cls, service: Service) -> Wanted:
+        return cls(service.id, service.kind, service.request, service.interval_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Replica:
-    """What brings a worker's copy of the network up to date: the copy sent at revision `base` (bytes only when it is lacking), and since."""
+class _Has(NamedTuple):
+    """Whose network and ledger a worker has, and at which revisions; -1 for nothing."""
+
+    owner: str = ""
+    network: int = -1
+    ledger: int = -1
+
+
+_Told = tuple[tuple[str, float, float, float], ...]
+
+
+class _News(NamedTuple):
+    """What brings a worker that has `since` to `now`: the network whole (pickled) or what happened to it; pickled parts of the ledger."""
 
     name: str
-    base: int
+    since: _Has
+    now: _Has
     whole: bytes | None
-    since: tuple[NetworkEvent, ...]
+    events: tuple[NetworkEvent, ...]
+    entries: tuple[bytes, ...]
 
 
-def _job(replica: _Replica, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Runs in the worker: `work(topology, *arguments)`, or _LACKING when the network has not been sent."""
-    if replica.whole is not None:
-        _kept[replica.name] = replica.base, pickle.loads(replica.whole)  # noqa: S301 - from our own parent process
-    kept = _kept.get(replica.name)
-    if kept is None or kept[0] != replica.base or kept[1].revision > replica.base + len(replica.since):
-        return _LACKING
-    topology = kept[1]
-    for event in replica.since[topology.revision - replica.base :]:
-        topology.apply(event)
+class _Replica:
+    """In the worker: its own copies of a network and of what is promised there."""
+
+    def __init__(self, whole: bytes, now: _Has) -> None:
+        self.topology: Topology = pickle.loads(whole)  # noqa: S301 - from our own parent process
+        self.ledger = Ledger()
+        self.has = now._replace(ledger=-1)
+
+    def take(self, news: _News) -> bool:
+        """Catch up. False when this replica is not one that the news are for."""
+        at, since, now = self.has, news.since, news.now
+        if news.whole is None and not (
+            at.owner == now.owner and since.network <= at.network <= now.network and since.ledger <= at.ledger <= now.ledger
+        ):
+            return False
+        if news.whole is None:
+            for event in news.events[at.network - since.network :]:
+                self.topology.apply(event)
+        for part in news.entries:
+            told: dict[str, _Told | None] = pickle.loads(part)  # noqa: S301
+            for service, entry in told.items():
+                self.ledger.put(service, None if entry is None else tuple(Reservation(*each) for each in entry))
+        self.has = now
+        return True
+
+
+_replicas: dict[str, _Replica] = {}  # in the worker process only, by the network's name
+ENTRIES_PER_PART = 100
+"""So many services' entries of the ledger are pickled at a time, so that the event loop does not stand still."""
+
+
+def _job(news: _News, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Runs in the worker: `work(topology, ledger, *arguments)`; what the worker has when the news are not for that."""
+    if news.whole is not None:
+        _replicas[news.name] = _Replica(news.whole, news.now)
+    replica = _replicas.get(news.name)
+    if replica is None or not replica.take(news):
+        return _Has() if replica is None else replica.has
+    return work(replica.topology, replica.ledger, *arguments)
+
+
+def _alone(topology: Topology, ledger: Ledger, work: Callable[..., Any], *arguments: Any) -> Any:
     return work(topology, *arguments)
 
 
-def _plan(topology: Topology, service: Service, ledger: Ledger, now_s: float) -> Plan:
-    app = apps()[service.kind]
-    return app.plan(service.id, app.request.model_validate(service.request), topology, ledger, now_s)
+def plan_in_order(
+    topology: Topology, ledger: Ledger, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int
+) -> list[Plan | Exception]:
+    """Plans, or why there is none, one after the other on the ledger as it would be with the entries `but`.
+
+    Each plan counts with what those before it reserve. It ends with the first plan that needs companions: what follows depends on them.
+    The ledger is left as it was.
+    """
+    answers: list[Plan | Exception] = []
+    before: list[tuple[str, Entry | None]] = []
+
+    def put(service: str, entry: Entry | None) -> None:
+        before.append((service, ledger.put(service, entry)))
+
+    try:
+        for service, entry in but.items():
+            put(service, entry)
+        for each in wanted:
+            put(each.id, None)
+            try:
+                app = apps()[each.kind]
+                view = ledger if each.interval_s == ALWAYS else ledger.during(*each.interval_s)
+                plan = app.plan(each.id, app.request.model_validate(each.request), topology, view, now_s)
+            except Exception as no:
+                answers.append(_portable(no))
+                ledger.put(*before.pop())
+                continue
+            answers.append(replace(plan, network_revision=topology.revision, ledger_revision=revision))
+            if plan.companions:
+                break
+            put(each.id, promised(plan, each.interval_s))
+    finally:
+        for service, entry in reversed(before):
+            ledger.put(service, entry)
+    return answers
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, if it can be sent to the other process: one that cannot must not take the rest of its batch along."""
+    if isinstance(error, NoRoute | LookupError):
+        return error
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:
+        return RuntimeError(repr(error))
+    return error
 
 
 class Planner:
@@ -98,35 +197,61 @@ class Planner:
 
     def __init__(self, executor: Executor | None = None) -> None:
         self._executor = executor or _own_pool()
-        self._base: tuple[int, bytes] = (0, b"")
+        self._subject: tuple[Topology | None, Ledger] = None, Ledger()
+        self._has = _Has()
         self.jobs = 0
         self.restarts = 0
 
-    async def plan(self, service: Service, topology: Topology, ledger: Ledger, now_s: float) -> Plan:
-        """The plan for a service. Raises NoRoute or UnknownName as its app does."""
-        revision = topology.revision
-        plan: Plan = await self.compute(topology, _plan, service, ledger, now_s)
-        return replace(plan, network_revision=revision, ledger_revision=ledger.revision)
+    async def plan(
+        self, service: Service, topology: Topology, ledger: Ledger, now_s: float, but: Mapping[str, Entry | None] | None = None
+    ) -> Plan:
+        """The plan for a service on the ledger, with the entries `but` in place of what it has. Raises NoRoute or UnknownName as its app does."""
+        answer = (await self.plans([service], topology, ledger, now_s, but))[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def plans(
+        self,
+        services: Sequence[Service],
+        topology: Topology,
+        ledger: Ledger,
+        now_s: float,
+        but: Mapping[str, Entry | None] | None = None,
+    ) -> list[Plan | Exception]:
+        """The plans of services in their order, as if each were planned and committed before the next; an exception where there is none.
+
+        Shorter than `services` when a plan needs companions: that plan is the last.
+        """
+        wanted = [Wanted.of(service) for service in services]
+        found: list[Plan | Exception] = await self._run(topology, ledger, plan_in_order, wanted, but or {}, now_s, ledger.revision)
+        return found
 
     async def compute(self, topology: Topology, work: Callable[..., Any], *arguments: Any) -> Any:
         """`work(topology, *arguments)` in the worker; `work` must be a function of a module, and what it raises comes back."""
+        return await self._run(topology, self._subject[1], _alone, work, *arguments)
+
+    async def _run(self, topology: Topology, ledger: Ledger, work: Callable[..., Any], *arguments: Any) -> Any:
         self.jobs += 1
-        since = topology.events_since(self._base[0])
-        if since is None or len(since) > REBASE_EVENTS or not self._base[1]:
-            self._base, since = (topology.revision, pickle.dumps(topology)), ()
-        base, pickled = self._base
-        for whole in (None, pickled, pickled):
+        if self._subject[0] is not topology or self._subject[1] is not ledger:
+            self._subject, self._has = (topology, ledger), _Has(uuid.uuid4().hex)
+        has = self._has
+        for attempt in range(4):
             executor = self._executor
+            news = await _news(has if attempt < 2 else _Has(has.owner), topology, ledger)
             try:
-                replica = _Replica(topology.name, base, whole, since)
-                result = await asyncio.wrap_future(executor.submit(_job, replica, work, arguments))
+                answer = await asyncio.wrap_future(executor.submit(_job, news, work, arguments))
             except BrokenProcessPool:
                 if self._executor is executor:  # not replaced yet by another job that was in it
                     self.restarts += 1
                     self._executor = _own_pool()
+                has = _Has(has.owner)
                 continue
-            if result != _LACKING:
-                return result
+            if not isinstance(answer, _Has):
+                if self._has.owner == has.owner:
+                    self._has = news.now
+                return answer
+            has = answer if answer.owner == has.owner else _Has(has.owner)
         raise RuntimeError(f"the planner's worker process keeps dying in {work.__qualname__}; see the log for its last words")
 
     def close(self) -> None:
@@ -161,6 +286,24 @@ def executor(where: str) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
     finally:
         client.close()
+
+
+async def _news(has: _Has, topology: Topology, ledger: Ledger) -> _News:
+    """For a worker that has this."""
+    entries = list(ledger.changed_since(has.ledger).items())
+    now = has._replace(ledger=ledger.revision)
+    parts = []
+    for start in range(0, len(entries), ENTRIES_PER_PART):
+        told: dict[str, _Told | None] = {
+            service: None if entry is None else tuple((each.resource, each.amount, each.start_s, each.end_s) for each in entry)
+            for service, entry in entries[start : start + ENTRIES_PER_PART]
+        }
+        parts.append(pickle.dumps(told))
+        if start:
+            await asyncio.sleep(0)
+    events = topology.events_since(has.network) if has.network >= 0 else None
+    whole = pickle.dumps(topology) if events is None else None
+    return _News(topology.name, has, now._replace(network=topology.revision), whole, events or (), tuple(parts))
 
 
 def _own_pool() -> Executor:

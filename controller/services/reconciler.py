@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -59,7 +59,7 @@ class Reconciler:
 
     devices: Mapping[str, Device]
     book: Book
-    settled: Callable[[frozenset[str], Mapping[str, str]], None]
+    settled: Callable[[frozenset[str], Mapping[str, str]], Awaitable[None]]
     light_order: Callable[[], Mapping[tuple[str, int, int], int]]
     observe: bool = False
     views: dict[str, DeviceView] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Reconciler:
             work = {name: self._parts(each, held) for name, each in diffs.items() if not each.empty}
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused)
-        self.settled(frozenset(diffs), refused)
+        await self.settled(frozenset(diffs), refused)
         return failed
 
     async def read(self, names: Iterable[str]) -> dict[str, Diff]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from controller.services.app import Plan
+from controller.services.app import Plan, Reservation
 
 ServiceState = Literal["REQUESTED", "PLANNED", "PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING", "REMOVING", "FAILED"]
 
@@ -70,6 +71,14 @@ class Service(BaseModel):
         if state != self.state and state not in TRANSITIONS[self.state]:
             raise ValueError(f"service {self.id} cannot go from {self.state} to {state}")
         return self.model_copy(update={"state": state, "reason": reason, "served": self.served or state == "ACTIVE", **changes})
+
+
+def promised(plan: Plan, interval_s: tuple[float, float]) -> tuple[Reservation, ...]:
+    """The plan's reservations for the interval of its service."""
+    start_s, end_s = interval_s
+    return tuple(
+        each if (each.start_s, each.end_s) == interval_s else replace(each, start_s=start_s, end_s=end_s) for each in plan.reservations
+    )
 
 
 SERVICE: TypeAdapter[Service] = TypeAdapter(Service)

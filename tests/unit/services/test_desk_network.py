@@ -114,14 +114,14 @@ async def test_a_link_that_breaks_while_a_service_is_planned_is_not_in_its_plan(
 
 async def test_a_judgement_made_while_a_service_is_planned_again_is_not_lost(net: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     await net.desk.create("connectivity", H1_H3, name="c")
-    planned = Planner.plan
+    planned = Planner.plans
 
-    async def slow(self: Planner, *arguments: Any) -> Plan:
-        plan = await planned(self, *arguments)
+    async def slow(self: Planner, *arguments: Any) -> list[Plan | Exception]:
+        plans = await planned(self, *arguments)
         net.book.commit([net.book.services["c"].moved("ACTIVE")])
-        return plan
+        return plans
 
-    monkeypatch.setattr(Planner, "plan", slow)
+    monkeypatch.setattr(Planner, "plans", slow)
     assert await net.desk.administer("link", "ethernet:s1--s2", "draining") == (["c"], {})
     assert (net.book.services["c"].state, net.book.services["c"].served) == ("REPAIRING", True)
 

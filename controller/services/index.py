@@ -1,0 +1,76 @@
+"""Where to find the services that a change touches: by what they depend on, by state, by what was asked for. Brought up to date with each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Hashable, Iterator
+from typing import Any
+
+from controller.services.service import Service, ServiceState
+
+
+class Sets(dict[Hashable, set[str]]):
+    """Names of services under keys; a key without any is not kept."""
+
+    def of(self, key: Hashable) -> Collection[str]:
+        return self.get(key, ())
+
+    def put(self, key: Hashable, name: str) -> None:
+        self.setdefault(key, set()).add(name)
+
+    def drop(self, key: Hashable, name: str) -> None:
+        self[key].discard(name)
+        if not self[key]:
+            del self[key]
+
+
+class Index:
+    """Ids of services.
+
+    `touching` by node or link of their plans, `needing` by companion, `in_state` by state, `alike` by kind and request; `timed` have an
+    end, `lit` have cross-connects, `noted` are ACTIVE with a reason.
+    """
+
+    def __init__(self) -> None:
+        self.touching = Sets()
+        self.needing = Sets()
+        self.alike = Sets()
+        self.in_state = Sets()
+        self.timed: set[str] = set()
+        self.lit: set[str] = set()
+        self.noted: set[str] = set()
+
+    def replace(self, before: Service | None, after: Service | None) -> None:
+        """One service is now other than before; None where it is not there."""
+        if before is not None:
+            for sets, key in self._keys(before):
+                sets.drop(key, before.id)
+            for marked in (self.timed, self.lit, self.noted):
+                marked.discard(before.id)
+        if after is None:
+            return
+        for sets, key in self._keys(after):
+            sets.put(key, after.id)
+        if after.end_s is not None:
+            self.timed.add(after.id)
+        if after.plan is not None and after.plan.route.get("cross_connects"):
+            self.lit.add(after.id)
+        if after.state == "ACTIVE" and after.reason:
+            self.noted.add(after.id)
+
+    def _keys(self, service: Service) -> Iterator[tuple[Sets, Hashable]]:
+        yield self.in_state, service.state
+        yield self.alike, likeness(service.kind, service.request)
+        for name in set(service.companions):
+            yield self.needing, name
+        for name in service.plan.touches if service.plan is not None else ():
+            yield self.touching, name
+
+    def states(self, *states: ServiceState) -> set[str]:
+        """Ids of the services in one of these states."""
+        return set().union(*(self.in_state.of(state) for state in states))
+
+
+def likeness(kind: str, request: dict[str, Any]) -> str:
+    """Equal for services of which one does what the other does."""
+    return f"{kind} {json.dumps(request, sort_keys=True)}"

@@ -1,0 +1,276 @@
+"""Planning services with the companions they need, one or many, and keeping in the book what comes of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from controller.network.topology import Topology
+from controller.routing.refusal import NoRoute
+from controller.services.app import CrossConnect, Plan
+from controller.services.desired import Book
+from controller.services.index import likeness
+from controller.services.judge import Judge
+from controller.services.ledger import Entry, Ledger, Reservation
+from controller.services.planner import Planner, checked
+from controller.services.reconciler import Reconciler
+from controller.services.service import Service, promised
+from controller.telemetry.events import EventLog
+
+log = logging.getLogger(__name__)
+
+REPLANS = 5
+BATCH = 8
+"""So many services are planned by one job and kept by one change of the store: what comes back is taken in without a pause, within 5 ms."""
+
+
+class NameTaken(ValueError):
+    """A service of that name exists."""
+
+
+@dataclass(slots=True)
+class Planning:
+    """Whoever calls `drafted` or `replan` sees to it that one does so at a time."""
+
+    topology: Topology
+    book: Book
+    planner: Planner
+    judge: Judge
+    reconciler: Reconciler
+    events: EventLog
+    _held: set[str] = field(default_factory=set)
+    """Devices for which the ledger has an entry of what they may still hold."""
+
+    def draft(
+        self, kind: str, request: dict[str, Any], name: str | None, priority: int, start_s: float | None, end_s: float | None
+    ) -> Service:
+        """A service as asked for. Raises WrongRequest, NameTaken or ValueError."""
+        request = checked(kind, request)
+        if name is None:
+            name = self._free_name(kind)
+        elif name in self.book.services:
+            raise NameTaken(f"a service named '{name}' exists; remove it first, or choose another name")
+        if start_s is not None and end_s is not None and end_s <= start_s:
+            raise ValueError("the service would end before it starts; give an end later than the start")
+        return Service(id=name, kind=kind, request=request, priority=priority, start_s=start_s, end_s=end_s, created_s=time.time())
+
+    def _free_name(self, prefix: str, drafts: Iterable[Service] = ()) -> str:
+        taken = {each.id for each in drafts}
+        return next(name for number in count(1) if (name := f"{prefix}-{number}") not in self.book.services and name not in taken)
+
+    # one service with its companions
+
+    async def drafted(self, service: Service) -> list[Service]:
+        """The service and the new companions it needs, each with its plan; companions that stand already are shared. Raises NoRoute, UnknownName."""
+        for _ in range(REPLANS):
+            family = await self._family(service)
+            drafts = {each.id for each in family}
+            shared = [self.book.services.get(name) for each in family for name in each.companions if name not in drafts]
+            if all(each is not None and each.state not in ("REMOVING", "FAILED") for each in shared):
+                return family  # none of those shared has left while planning went on
+        raise NoRoute(f"the companions of {service.id} change faster than it can be planned; try again", "stability", None)
+
+    async def _family(self, service: Service) -> list[Service]:
+        own = [name for name in service.companions if self._is_companion(name) and set(self.book.index.needing.of(name)) <= {service.id}]
+        but: dict[str, Entry | None] = dict.fromkeys([service.id, *own])
+        family: list[Service] = []
+        queue = [service]
+        while queue:
+            each = queue.pop(0)
+            plan = await self._planned(each, but)
+            but[each.id] = promised(plan, each.interval_s)
+            companions: list[str] = []
+            for wanted in plan.companions:
+                request = checked(wanted.kind, wanted.request)
+                drafts = (*family, *queue)
+                found = self._standing(wanted.kind, request, drafts)
+                if found is None:
+                    number = self._free_name(f"{each.id[:40]}.{wanted.kind}", drafts)
+                    found = self.draft(wanted.kind, request, number, each.priority, None, None).model_copy(update={"parent": each.id})
+                    queue.append(found)
+                elif found.state == "FAILED" and found not in drafts:
+                    queue.append(found)
+                elif found.plan is not None:
+                    but[found.id] = promised(found.plan, found.interval_s)
+                companions.append(found.id)
+            family.append(each.model_copy(update={"plan": plan, "companions": tuple(companions)}))
+        return family
+
+    def _is_companion(self, name: str) -> bool:
+        found = self.book.services.get(name)
+        return found is not None and found.parent is not None
+
+    def _standing(self, kind: str, request: dict[str, Any], drafts: Iterable[Service]) -> Service | None:
+        """A service that does what is wanted, rather one that has not failed."""
+        names = self.book.index.alike.of(likeness(kind, request))
+        standing = sorted((self.book.services[name] for name in names), key=lambda each: (each.created_s, each.id))
+        found = [each for each in (*drafts, *standing) if each.kind == kind and each.request == request and each.state != "REMOVING"]
+        return min(found, key=lambda each: each.state == "FAILED", default=None)
+
+    async def _planned(self, service: Service, but: Mapping[str, Entry | None]) -> Plan:
+        """A plan that still fits the network when it is done: what changed meanwhile leads to another try."""
+        for _ in range(REPLANS):
+            plan = await self.planner.plan(service, self.topology, self.ledger(), time.time(), but)
+            if self._fits(plan):
+                return plan
+        raise NoRoute(f"the network changes faster than {service.id} can be planned; try again", "stability", None)
+
+    def _fits(self, plan: Plan) -> bool:
+        return plan.network_revision == self.topology.revision or all(self.judge.usable(name) for name in plan.touches)
+
+    # many
+
+    async def replan(self, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+        """Plan services again, the highest priority first. Those that find no way keep what they have and say why.
+
+        A service whose companion finds no way is planned again, too. Returns those that moved, and those that did not with the reason.
+        """
+        services = [self.book.services[name] for name in set(names) if name in self.book.services]
+        queue = deque(each.id for each in sorted(services, key=lambda each: (-each.priority, each.created_s, each.id)))
+        known = set(queue)
+        moved: list[str] = []
+        stuck: dict[str, str] = {}
+        while queue:
+            families, refusals = await self._next(queue)
+            changed: list[Service] = []
+            for head, *companions in families:
+                service = self.book.services.get(head.id)  # it may have moved on while it was planned
+                if service is None or service.state == "REMOVING":
+                    continue
+                again = service.model_copy(update={"plan": head.plan, "companions": head.companions})
+                stays = again.delivered and service.plan is not None and head.plan is not None and head.plan.desired == service.plan.desired
+                if not stays:
+                    moved.append(head.id)
+                changed += [again if stays else self._under_way(again, service), *(self._under_way(each, service) for each in companions)]
+            stayed = {name: why for name, why in refusals.items() if name in self.book.services}
+            changed += [each for name, why in stayed.items() if (each := self._stay(self.book.services[name], why)) is not None]
+            self.commit(changed)
+            stuck |= stayed
+            for name in stayed:
+                if self.book.services[name].state == "DEGRADED":
+                    users = sorted(set(self.book.index.needing.of(name)) - known)
+                    known.update(users)
+                    queue.extend(users)
+        return moved, stuck
+
+    async def _next(self, queue: deque[str]) -> tuple[list[list[Service]], dict[str, str]]:
+        """Plan what comes first in the queue: services that stand alone together, one that has companions by itself.
+
+        Returns each with its companions as planned, and why there is no plan.
+        """
+        batch: list[Service] = []
+        while queue and len(batch) < BATCH:
+            service = self.book.services.get(queue[0])
+            if service is not None and service.state != "REMOVING":
+                if service.companions:
+                    break
+                batch.append(service)
+            queue.popleft()
+        families: list[list[Service]] = []
+        refusals: dict[str, str] = {}
+        if batch:
+            answers = await self._answers(batch)
+            for service, answer in zip(batch, answers, strict=False):
+                if isinstance(answer, Exception):
+                    refusals[service.id] = _why(service, answer)
+                elif answer.companions or not self._fits(answer):
+                    break
+                else:
+                    families.append([service.model_copy(update={"plan": answer})])
+            queue.extendleft(each.id for each in reversed(batch[len(families) + len(refusals) :]))
+        if queue and not families and not refusals and (service := self.book.services.get(queue.popleft())) is not None:
+            try:
+                families.append(await self.drafted(service))
+            except Exception as no:
+                refusals[service.id] = _why(service, no)
+        return families, refusals
+
+    async def _answers(self, batch: Sequence[Service]) -> Sequence[Plan | Exception]:
+        try:
+            return await self.planner.plans(batch, self.topology, self.ledger(), time.time())
+        except Exception as no:  # of the executor, not of an app
+            return [no] * len(batch)
+
+    def _stay(self, service: Service, why: str) -> Service | None:
+        """No other way was found for a service: what that means for it depends on whether it still has the one it is on."""
+        if service.state == "REMOVING":
+            return None
+        if service.plan is not None and service.delivered and not self.judge.broken(service.plan) and service.state != "DEGRADED":
+            return None
+        degraded = service.state in ("ACTIVE", "PROGRAMMING", "REPAIRING") and not self.judge.serves_from_stock(service)
+        return service.moved("DEGRADED" if degraded else service.state, why)
+
+    def _under_way(self, service: Service, head: Service) -> Service:
+        """A service with a new plan, on its way to being delivered; `head` is the one that all this is planned for."""
+        if service.state in ("REQUESTED", "FAILED"):
+            service = service.moved("PLANNED")
+        if service.state == "PLANNED":
+            return service.moved("PROGRAMMING") if head.delivered or head.state == "FAILED" or head.due(time.time()) else service
+        if self.judge.serves_from_stock(service):
+            return service.moved("ACTIVE", "serving from its stock while its path is set")
+        return service.moved("PROGRAMMING" if service.state == "PROGRAMMING" else "REPAIRING", "its path is being set anew")
+
+    # keeping
+
+    def ledger(self) -> Ledger:
+        """What is promised now; ports of cross-connects that an unreachable switch may still have count as promised."""
+        held = self.book.leaving | self._held
+        for name in sorted(held):
+            device = self.reconciler.devices.get(name)
+            left = [] if device is not None and device.connected else self.book.of(name).absent
+            ports = {f"port:{name}:{port}" for item in left if isinstance(item, CrossConnect) for port in (item.ingress, item.egress)}
+            entry = tuple(Reservation(port, 1.0) for port in sorted(ports))
+            self.book.ledger.put(f"what {name} may still hold", entry or None)
+        self._held = {name for name in held if f"what {name} may still hold" in self.book.ledger.entries}
+        return self.book.ledger
+
+    def deliver(self, family: Sequence[Service]) -> None:
+        """Keep a service and its companions, the service first, as planned and on their way."""
+        self.commit([self._under_way(each, family[0]) for each in family])
+
+    def commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> None:
+        """Keep these services in one change of the store; companions that nobody needs any more leave in the same one."""
+        gone = frozenset(gone)
+        kept = {each.id: each for each in changed}
+        if not kept and not gone:
+            return
+        self._let_go(kept, gone)
+        before = {name: self.book.services[name].state for name in kept if name in self.book.services}
+        self.reconciler.mark(self.book.commit(kept.values(), gone))
+        for name, service in kept.items():
+            if before.get(name) != service.state:
+                why = {"reason": service.reason} if service.reason else {}
+                self.events.publish(f"service.{service.state.lower()}", service=name, **why)
+        for name in gone:
+            self.events.publish("service.gone", service=name)
+
+    def _let_go(self, kept: dict[str, Service], gone: frozenset[str]) -> None:
+        """Add to what is kept the companions that no service needs any more, as leaving."""
+
+        def after(name: str) -> Service | None:
+            return None if name in gone else kept.get(name) or self.book.services.get(name)
+
+        def needed(name: str) -> bool:
+            users = (after(user) for user in {*self.book.index.needing.of(name), *kept})
+            return any(user is not None and name in user.companions and user.state not in ("REMOVING", "FAILED") for user in users)
+
+        queue = [*kept, *gone]
+        while queue:
+            name = queue.pop()
+            before = self.book.services.get(name)
+            for each in {name, *(before.companions if before else ()), *(kept[name].companions if name in kept else ())}:
+                service = after(each)
+                if service is not None and service.parent is not None and service.state != "REMOVING" and not needed(each):
+                    kept[each] = service.moved("REMOVING")
+                    queue.append(each)
+
+
+def _why(service: Service, no: Exception) -> str:
+    if not isinstance(no, NoRoute | LookupError):
+        log.error("planning %s failed", service.id, exc_info=no)
+    return str(no) or repr(no)
