@@ -9,6 +9,7 @@ from pydantic import Field
 
 from controller.network.model import parse_end
 from controller.network.topology import UnknownName
+from controller.routing.compiled import compiled
 from controller.routing.key_relay import key
 from controller.services.app import App, Companion, Item, KeyRelay, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
 
@@ -29,7 +30,6 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
     (src, left_sae), (dst, right_sae) = (_end(network, text) for text in request.ends)
     for name in request.avoid:
         network.node(name)
-    promised = {resource.removeprefix("key:"): amount for resource, amount in ledger.reserved().items() if resource.startswith("key:")}
     route = key(
         network,
         src,
@@ -39,7 +39,7 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         max_trusted_nodes=request.max_trusted_nodes,
         avoid=request.avoid,
         segments=["relay"],  # no device makes key of live entanglement yet
-        reserved=promised,
+        reserved=ledger.reserved_of("key"),
         taken=_taken_ports(network, ledger),
     )
     rate_bps = request.rate_bps or route.rate_bps
@@ -78,7 +78,7 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
 
 def _end(network: Topology, text: str) -> tuple[str, str]:
     """The node and the SAE of an end. UnknownName when it is neither a node nor an SAE; NoRoute when the node holds no keys."""
-    by_sae = {sae: name for name, _ in network.nodes() for sae in network.saes(name)}
+    by_sae = compiled(network).by_structure.of("SAEs", lambda: {sae: name for name, _ in network.nodes() for sae in network.saes(name)})
     if text in by_sae:
         return by_sae[text], text
     if text not in network.graph:
@@ -93,9 +93,12 @@ def _end(network: Topology, text: str) -> tuple[str, str]:
 
 def _taken_ports(network: Topology, ledger: Ledger) -> frozenset[tuple[str, str]]:
     """Ports of optical switches that a switched QKD link cannot have: those of lightpaths that do not light such a link."""
+    holding = ledger.holding("port").values()
+    if not holding:
+        return frozenset()
     lit = [{f"port:{end.node}:{end.module}" for end in (link.a, link.b)} for link in network.links("qkd") if link.switched]
     taken = set()
-    for entry in ledger.entries.values():
+    for entry in holding:
         resources = {each.resource for each in entry if each.resource.startswith("port:")}
         if not any(modules <= resources for modules in lit):
             taken |= {parse_end(resource.removeprefix("port:")) for resource in resources}

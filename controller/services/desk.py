@@ -20,6 +20,7 @@ from controller.services.planner import Planner
 from controller.services.planning import NameTaken, Planning
 from controller.services.reconciler import Reconciler
 from controller.services.service import Service
+from controller.services.turn import Turn
 from controller.southbound.device import Diff, diff
 from controller.store.sqlite import Store
 from controller.telemetry.events import EventLog
@@ -29,7 +30,7 @@ __all__ = ["Desk", "NameTaken", "Observing", "UnknownService"]
 TICK_S = 1.0
 SETTLING_S = 3.0
 """How long light may take to be read after its path was set, before a fibre is held to be cut."""
-CHUNK = 16
+CHUNK = 8
 """So many services are judged before others have their turn on the event loop."""
 LOOK_AGAIN_S = 30.0
 """How often degraded services are planned again without a cause."""
@@ -166,10 +167,11 @@ class Desk:
     async def settled(self, read: frozenset[str], refused: Mapping[str, str]) -> None:
         """The reconciler has read these devices; some refused what they were asked for these services."""
         concerned = self._concerned(read, refused)
+        turn = Turn()
         for start in range(0, len(concerned), CHUNK):
             some = concerned[start : start + CHUNK]
             self._judge_some([self.book.services[name] for name in some if name in self.book.services], refused)
-            await asyncio.sleep(0)
+            await turn.pause()
 
     def _judge_some(self, services: list[Service], refused: Mapping[str, str]) -> None:
         changed: list[Service] = []
@@ -243,8 +245,8 @@ class Desk:
 
     async def _look_at_those_on_their_way(self) -> None:
         names = sorted(self.book.index.states("PROGRAMMING", "REPAIRING", "DEGRADED", "REMOVING"))
-        for start in range(0, len(names), 16 * CHUNK):
-            services = (self.book.services.get(name) for name in names[start : start + 16 * CHUNK])
+        for start in range(0, len(names), 32 * CHUNK):
+            services = (self.book.services.get(name) for name in names[start : start + 32 * CHUNK])
             self.reconciler.mark(
                 {device for each in services if each is not None and each.plan is not None for device in each.plan.desired}
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.network.topology import Topology, UnknownName
 from controller.services.app import Plan, State
@@ -16,11 +16,14 @@ from controller.services.service import Service
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judge:
     topology: Topology
     book: Book
     reconciler: Reconciler
+    _serving: set[str] = field(default_factory=set)
+    """Nodes and links found to serve at the revision `_looked_at` of the network."""
+    _looked_at: int = 0
 
     def verdict(self, service: Service, refusal: str = "") -> Service:
         """The service as it stands; `refusal` is what a device that refused its items said."""
@@ -97,7 +100,15 @@ class Judge:
 
     def broken(self, plan: Plan) -> list[str]:
         """The nodes and links of the plan that do not serve: links down, anything disabled or no longer in the network."""
-        return sorted(name for name in plan.touches if not self._serves(name))
+        if self._looked_at != self.topology.revision:
+            self._serving, self._looked_at = set(), self.topology.revision
+        broken = []
+        for name in plan.touches - self._serving:
+            if self._serves(name):
+                self._serving.add(name)
+            else:
+                broken.append(name)
+        return sorted(broken)
 
     def touching(self, subjects: Iterable[str]) -> list[str]:
         """Services, delivered or planned, that depend on one of these nodes or links."""

@@ -67,6 +67,8 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._accounts: dict[str, _Account] = {}
         self._peaks: dict[str, float] = {}
+        self._of_kind: dict[str, dict[str, float]] = {}
+        self._holding: dict[str, set[str]] = {}
         self._changed: dict[str, int] = {}
         for service, reservations in (entries or {}).items():
             self._enter(service, reservations)
@@ -87,6 +89,21 @@ class Ledger:
             return dict(self._peaks)
         found = ((resource, account.peak(start_s, end_s)) for resource, account in self._accounts.items())
         return {resource: peak for resource, peak in found if peak is not None}
+
+    def reserved_of(self, kind: str) -> Mapping[str, float]:
+        """What `reserved` says of the resources `<kind>:<name>`, by name. To be read only."""
+        if self._window == ALWAYS:
+            return self._of_kind.get(kind, {})
+        prefix = f"{kind}:"
+        return {resource[len(prefix) :]: peak for resource, peak in self.reserved().items() if resource.startswith(prefix)}
+
+    def holding(self, kind: str) -> dict[str, Entry]:
+        """The entries with a reservation of some resource `<kind>:<name>`."""
+        held = {name: self._entries[name] for name in sorted(self._holding.get(kind, ()))}
+        if self._window == ALWAYS:
+            return held
+        cut = Ledger(held).during(*self._window).entries
+        return {name: entry for name, entry in cut.items() if any(each.resource.startswith(f"{kind}:") for each in entry)}
 
     def during(self, start_s: float, end_s: float) -> Ledger:
         """What of it holds within the interval [start, end): a view, to be read before the ledger changes."""
@@ -124,11 +141,14 @@ class Ledger:
     def _sharing(self) -> Ledger:
         other = Ledger(revision=self.revision)
         other._window, other._entries, other._accounts, other._peaks = self._window, self._entries, self._accounts, self._peaks
+        other._of_kind, other._holding = self._of_kind, self._holding
         return other
 
     def _with(self, changes: Mapping[str, Entry | None]) -> Ledger:
         other = self._sharing()
         other._entries, other._accounts, other._peaks = dict(self._entries), dict(self._accounts), dict(self._peaks)
+        other._of_kind = {kind: dict(peaks) for kind, peaks in self._of_kind.items()}
+        other._holding = {kind: set(names) for kind, names in self._holding.items()}
         for service, reservations in changes.items():
             other._enter(service, reservations)
         other._changed = dict.fromkeys(other._entries, other.revision)
@@ -137,15 +157,17 @@ class Ledger:
     def _enter(self, service: str, reservations: Entry | None) -> None:
         for each in self._entries.pop(service, ()):
             self._account(each, -1)
+            self._holding[_kind(each.resource)].discard(service)
         if reservations is not None:
             self._entries[service] = reservations
             for each in reservations:
                 self._account(each, +1)
+                self._holding.setdefault(_kind(each.resource), set()).add(service)
 
     def _account(self, each: Reservation, sign: int) -> None:
         holders, always, for_a_time = self._accounts.get(each.resource, _Account())
         if (each.start_s, each.end_s) == ALWAYS:
-            holders, always = holders + sign, always + sign * Fraction(each.amount)
+            holders, always = holders + sign, always + Fraction(each.amount if sign > 0 else -each.amount)
         elif sign > 0:
             for_a_time = (*for_a_time, each)
         else:
@@ -153,7 +175,13 @@ class Ledger:
             for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
         account = _Account(holders, always, for_a_time)
         peak = account.peak(*ALWAYS)
+        kind = _kind(each.resource)
         if peak is None:
-            del self._accounts[each.resource], self._peaks[each.resource]
+            del self._accounts[each.resource], self._peaks[each.resource], self._of_kind[kind][each.resource[len(kind) + 1 :]]
         else:
             self._accounts[each.resource], self._peaks[each.resource] = account, peak
+            self._of_kind.setdefault(kind, {})[each.resource[len(kind) + 1 :]] = peak
+
+
+def _kind(resource: str) -> str:
+    return resource.partition(":")[0]

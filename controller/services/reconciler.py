@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from controller.services.app import cookie
-from controller.services.desired import Book
+from controller.services.desired import Book, Desired
 from controller.services.stages import stages
+from controller.services.turn import Turn
 from controller.southbound.device import Device, DeviceError, Diff, FlowRule, Item, KeyRelay, Refused, State, Unreachable, diff, order
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class DeviceView:
 
     state: State | None = None
     diff: Diff | None = None
+    against: Desired | None = None
+    """What the diff is against."""
     trouble: str = ""
     reads: int = 0
     applies: int = 0
@@ -102,7 +105,12 @@ class Reconciler:
         failed = batch - diffs.keys()
         if not self.observe:
             held = self._held(failed)
-            work = {name: self._parts(each, held) for name, each in diffs.items() if not each.empty}
+            work: dict[str, Parts] = {}
+            turn = Turn()
+            for name, each in diffs.items():
+                if not each.empty:
+                    work[name] = self._parts(each, held)
+                    await turn.pause()
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused)
         await self.settled(frozenset(diffs), refused)
@@ -119,10 +127,15 @@ class Reconciler:
         states = {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
         if forget:
             self.book.forget_absent({name: state.items for name, state in states.items()})
+        wanted = {name: self.book.of(name) for name in states}  # of one moment: a plan that changes now is the next round's
+        diffs: dict[str, Diff] = {}
+        turn = Turn()
         for name, state in states.items():
-            desired = self.book.of(name)
-            self.views[name].diff = diff(name, state.items, desired.items(), frozenset(desired.absent))
-        return {name: each for name in states if (each := self.views[name].diff) is not None}
+            view, desired = self.views[name], wanted[name]
+            diffs[name] = view.diff = diff(name, state.items, desired.items(), frozenset(desired.absent))
+            view.against = desired
+            await turn.pause()
+        return diffs
 
     async def _read_one(self, name: str) -> State | None:
         state = await self._call(name, self.devices[name].read)
@@ -165,22 +178,24 @@ class Reconciler:
 
     def _parts(self, each: Diff, held: set[str]) -> Parts:
         """The diff by service, without those that are held: what they have stays until what replaces it can be put there."""
-        present = self.book.of(each.device).present
+        present = (self.views[each.device].against or self.book.of(each.device)).present
         owners: dict[Item, str] = {item: service for service, items in present.items() for item in items}
-        delivered = [name for name, service in self.book.services.items() if service.delivered]
-        cookies = {cookie(name): name for name in delivered} if any(isinstance(item, FlowRule) for item in each.remove) else {}
+        services = self.book.services
+        flows = any(isinstance(item, FlowRule) for item in each.remove)
+        cookies = {cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
 
         def leaving(item: Item) -> str:
             match item:
                 case FlowRule():
                     return cookies.get(item.cookie, "")
-                case KeyRelay() if item.service in delivered:
+                case KeyRelay() if item.service in services and services[item.service].delivered:
                     return item.service
             return ""
 
         cut: dict[str, tuple[list[Item], list[Item]]] = {}
         for item in each.add:
-            cut.setdefault(owners[item], ([], []))[0].append(item)
+            if item in owners:  # it is not when somebody else has had the device compared meanwhile
+                cut.setdefault(owners[item], ([], []))[0].append(item)
         for item in each.remove:
             cut.setdefault(leaving(item), ([], []))[1].append(item)
         return {
@@ -239,12 +254,15 @@ class Reconciler:
         """
         failed: set[str] = set()
         touched: set[str] = set()
-        for stage in stages([_merged(name, list(parts.values())) for name, parts in work.items()], self.light_order()):
+        wholes = [_merged(name, list(parts.values())) for name, parts in work.items()]
+        for stage in await asyncio.to_thread(stages, wholes, self.light_order()):  # pure, and long when there is much to do
             calls: dict[str, Parts] = {}
+            turn = Turn()
             for name, whole in stage.items():
                 common = {service: _common(whole, part) for service, part in sorted(work[name].items())}
                 if parts := {service: part for service, part in common.items() if not part.empty}:
                     calls[name] = parts
+                await turn.pause()
             touched |= calls.keys()
             results = await asyncio.gather(*(self._apply_one(name, parts, refused) for name, parts in calls.items()))
             down = {name for name, done in zip(calls, results, strict=True) if not done}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
+import pytest
 from scipy.spatial import cKDTree
 
 from controller.network.events import LinkStateChanged
@@ -137,6 +138,7 @@ async def settled(desk: Desk) -> None:
         await asyncio.sleep(0.2)
 
 
+@pytest.mark.timeout(0)
 async def test_ten_thousand_key_services(tmp_path: Path) -> None:
     rng = np.random.default_rng(SERVICES)
     async with running(tmp_path) as desk:
