@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from controller.services.app import Companion, Plan, Reservation
 from controller.services.desired import Book
-from controller.services.service import TRANSITIONS, Service, ServiceState
+from controller.services.service import TRANSITIONS, Service, ServiceState, promised
 from controller.southbound.device import CrossConnect, FlowRule, Item
 from controller.store.sqlite import Conflict, Store
 from tests.unit.services.scripted import delivered, foreign_rule, relay
@@ -74,6 +74,15 @@ class Books(RuleBasedStateMachine):
 
     def present(self, device: str) -> set[Item]:
         return {item for plan in self.wanted.values() for item in plan.get(device, ())}
+
+    @invariant()
+    def the_ledger_is_what_the_services_reserve(self) -> None:
+        if hasattr(self, "book"):
+            services = self.book.services.items()
+            assert self.book.ledger.entries == {
+                name: promised(each.plan, each.interval_s) for name, each in services if each.plan is not None and each.state != "FAILED"
+            }
+            assert self.book.leaving == {device for device, each in self.book.desired.items() if each.absent}
 
     @invariant()
     def the_book_is_the_model(self) -> None:

@@ -52,3 +52,37 @@ def test_an_entry_replaces_what_a_service_had_and_without_takes_it_out(ledger: L
 
 def test_nothing_is_promised_of_an_empty_ledger() -> None:
     assert Ledger().reserved() == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.none() | st.lists(RESERVATIONS, max_size=4).map(tuple)), max_size=12), INTERVALS)
+def test_a_ledger_that_is_kept_is_as_one_made_anew(
+    changes: list[tuple[str, tuple[Reservation, ...] | None]], interval: tuple[float, float]
+) -> None:
+    kept, copy, since, model = Ledger(), Ledger(), -1, dict[str, tuple[Reservation, ...]]()
+    for step, (service, entry) in enumerate(changes):
+        assert kept.put(service, entry) == model.pop(service, None)
+        if entry is not None:
+            model[service] = entry
+        anew = Ledger(model)
+        assert kept.entries == model
+        assert kept.reserved() == anew.reserved() == brute(anew, -math.inf, math.inf)
+        assert kept.reserved(*interval) == anew.reserved(*interval)
+        for ledger in (kept, kept.during(*interval)):
+            of_keys = {resource.removeprefix("key:"): peak for resource, peak in ledger.reserved().items() if resource[:4] == "key:"}
+            assert ledger.reserved_of("key") == of_keys
+            holding = {name: each for name, each in ledger.entries.items() if any(one.resource[:5] == "port:" for one in each)}
+            assert ledger.holding("port") == holding
+        if step % 3 == 0:
+            for name, changed in kept.changed_since(since).items():
+                copy.put(name, changed)
+            since = kept.revision
+            assert (copy.entries, copy.reserved()) == (kept.entries, kept.reserved())
+
+
+def test_sums_do_not_depend_on_what_came_and_went() -> None:
+    ledger = Ledger({"a": (Reservation("key:l", 0.1),)})
+    for name, amount in (("b", 0.2), ("c", 1e16), ("d", 0.3)):
+        ledger.put(name, (Reservation("key:l", amount),))
+    for name in ("c", "b", "d"):
+        ledger.put(name, None)
+    assert ledger.reserved() == {"key:l": 0.1}

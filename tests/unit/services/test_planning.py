@@ -1,0 +1,187 @@
+"""Planning many services at once: the same plans as one after the other, whatever the worker has or has lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.network.document import load
+from controller.network.events import AdminChanged, LinkStateChanged
+from controller.network.topology import Topology
+from controller.routing.refusal import NoRoute
+from controller.services import planner as planner_module
+from controller.services.app import Plan
+from controller.services.ledger import Entry, Ledger, Reservation
+from controller.services.planner import Planner, Wanted, apps, checked, plan_in_order
+from controller.services.service import Service, promised
+from tests.unit.services.sandbox import H1_H3, KEY, LIGHT, OVER_LIGHT, SANDBOX, Running
+
+NETWORK = load(SANDBOX)
+REQUESTS = st.sampled_from(
+    [
+        ("key", {**KEY, "rate_bps": 900.0}),
+        ("key", {**KEY, "rate_bps": 1500.0, "shares": 2}),
+        ("key", OVER_LIGHT),
+        ("key", {"ends": ["relay1", "relay3"], "rate_bps": 400.0}),
+        ("lightpath", LIGHT),
+        ("lightpath", {"ends": ["ocs1:1", "ocs1:9"]}),
+        ("connectivity", H1_H3),
+        ("connectivity", {"ends": ["h2", "h4"]}),
+        ("connectivity", {"ends": ["h2", "nobody"]}),
+    ]
+)
+INTERVALS = st.sampled_from([(None, None), (None, None), (10.0, 20.0), (15.0, None), (None, 12.0)])
+
+
+def service(number: int, kind: str, request: Mapping[str, Any], start_s: float | None = None, end_s: float | None = None) -> Service:
+    return Service(id=f"s{number}", kind=kind, request=checked(kind, dict(request)), start_s=start_s, end_s=end_s)
+
+
+def told(answer: Plan | Exception) -> object:
+    return answer if isinstance(answer, Plan) else (type(answer), str(answer))
+
+
+def taken_in(ledger: Ledger, services: Sequence[Service], answers: Sequence[Plan | Exception]) -> None:
+    for each, answer in zip(services, answers, strict=False):
+        if isinstance(answer, Plan):
+            ledger.put(each.id, promised(answer, each.interval_s))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(REQUESTS, INTERVALS), min_size=1, max_size=7), st.integers(1, 5), st.sets(st.integers(0, 6), max_size=3))
+def test_a_batch_gives_the_plans_of_one_after_the_other(
+    asked: list[tuple[tuple[str, dict[str, Any]], tuple[float | None, float | None]]], size: int, standing: set[int]
+) -> None:
+    services = [service(number, kind, request, *interval) for number, ((kind, request), interval) in enumerate(asked)]
+    held = {f"s{number}": (Reservation("key:qkd:relay1--relay2", 700.0), Reservation("port:ocs1:1", 1.0)) for number in standing}
+    one_by_one, together = Ledger(held), Ledger(held)
+    alone: list[Plan | Exception] = []
+    for each in services:
+        alone += plan_in_order(NETWORK, one_by_one, [Wanted.of(each)], {}, 0.0, 0)
+        taken_in(one_by_one, [each], alone[-1:])
+    in_batches: list[Plan | Exception] = []
+    while len(in_batches) < len(services):
+        left = services[len(in_batches) :][:size]
+        before = dict(together.entries), together.reserved()
+        answers = plan_in_order(NETWORK, together, [Wanted.of(each) for each in left], {}, 0.0, 0)
+        assert (dict(together.entries), together.reserved()) == before, "planning leaves the ledger as it was"
+        assert 1 <= len(answers) <= len(left)
+        taken_in(together, left, answers)
+        in_batches += answers
+    assert [told(each) for each in in_batches] == [told(each) for each in alone]
+
+
+@pytest.fixture
+def worker() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+def fresh() -> Topology:
+    return load(SANDBOX)
+
+
+async def test_a_worker_that_lost_its_copies_or_serves_two_gives_the_same_plans(worker: ThreadPoolExecutor) -> None:
+    topology, ledger, planner = fresh(), Ledger(), Planner(worker)
+    other_topology, other = fresh(), Planner(worker)
+    other_topology.apply(LinkStateChanged("qkd:relay1--relay2", up=False))
+    asked = [service(number, "key", {**KEY, "rate_bps": 300.0}) for number in range(3)]
+
+    async def as_anew() -> list[Plan | Exception]:
+        found = await planner.plans(asked, topology, ledger, 0.0)
+        direct = plan_in_order(topology, Ledger(ledger.entries), [Wanted.of(each) for each in asked], {}, 0.0, ledger.revision)
+        assert found == direct
+        return found
+
+    await as_anew()
+    ledger.put("x", (Reservation("key:qkd:relay1--relay2", 2000.0),))
+    topology.apply(AdminChanged("node", "relay3", "draining"))
+    await as_anew()
+    planner_module._replicas.clear()
+    ledger.put("y", (Reservation("key:qkd:alice--relay1", 100.0),))
+    await as_anew()
+    await other.plans(asked, other_topology, Ledger(), 0.0)  # now the worker has somebody else's network of the same name
+    ledger.put("x", None)
+    topology.apply(AdminChanged("node", "relay3", "enabled"))
+    await as_anew()
+    planner._has = planner._has._replace(network=topology.revision + 5, ledger=ledger.revision + 5)  # it is told to have what it has not
+    await as_anew()
+
+
+async def test_the_worker_is_sent_what_changed_and_no_more(worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology, planner = fresh(), Planner(worker)
+    ledger = Ledger({f"x{number}": (Reservation("key:qkd:relay1--relay2", 1.0),) for number in range(250)})
+    sent: list[Any] = []
+    job = planner_module._job
+    monkeypatch.setattr(planner_module, "_job", lambda news, *work: (sent.append(news), job(news, *work))[1])
+    await planner.plans([service(0, "key", KEY)], topology, ledger, 0.0)
+    assert sent[-1].whole is not None
+    assert len(sent[-1].entries) == 3, "in parts of a hundred"
+    ledger.put("x7", None)
+    topology.apply(AdminChanged("node", "relay3", "draining"))
+    await planner.plans([service(0, "key", KEY)], topology, ledger, 0.0)
+    assert (len(sent), sent[-1].whole, len(sent[-1].events), len(sent[-1].entries)) == (2, None, 1, 1)
+    await planner.plans([service(0, "key", KEY)], topology, ledger, 0.0)
+    assert (sent[-1].events, sent[-1].entries) == ((), ())
+
+
+class Wordy(Exception):
+    """Cannot be sent to another process: it cannot be made of its own text."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+def test_an_error_that_cannot_be_sent_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = apps()
+
+    def wordy(*arguments: object) -> Any:
+        raise Wordy("a bug", "of this app")
+
+    monkeypatch.setattr(planner_module, "apps", lambda: {**installed, "connectivity": replace(installed["connectivity"], plan=wordy)})
+    asked = [service(0, "key", KEY), service(1, "connectivity", H1_H3), service(2, "key", KEY)]
+    first, second, third = plan_in_order(NETWORK, Ledger(), [Wanted.of(each) for each in asked], {}, 0.0, 0)
+    assert isinstance(first, Plan)
+    assert isinstance(third, Plan)
+    assert isinstance(second, RuntimeError)
+    assert "a bug: of this app" in str(second)
+
+
+async def test_one_without_a_way_leaves_the_others_of_its_batch_planned(net: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c", "d"):
+        await net.desk.create("key", KEY, name=name)
+    planned = Planner.plans
+    batches: list[list[str]] = []
+
+    async def refusing(
+        self: Planner, services: Sequence[Service], topology: Topology, ledger: Ledger, now_s: float, but: Mapping[str, Entry | None]
+    ) -> list[Plan | Exception]:
+        batches.append([each.id for each in services])
+        answers = await planned(self, services, topology, ledger, now_s, but)
+        return [NoRoute("none for b", "test", None) if each.id == "b" else answer for each, answer in zip(services, answers, strict=True)]
+
+    monkeypatch.setattr(Planner, "plans", lambda self, services, *rest: refusing(self, services, *rest[:3], rest[3] if rest[3:] else {}))
+    store_before = net.store.revision
+    moved, stuck = await net.desk.administer("node", "relay1", "disabled")
+    assert (moved, stuck) == (["a", "c", "d"], {"b": "none for b"})
+    assert batches == [["a", "b", "c", "d"]]
+    assert net.store.revision == store_before + 2, "one for the node, one for the batch"
+    assert net.book.services["b"].state == "DEGRADED"
+    assert all("relay1" not in net.book.services[name].plan.touches for name in moved)  # type: ignore[union-attr]
+
+
+async def test_one_that_comes_to_need_a_companion_is_planned_with_it_and_those_after_it_too(net: Running) -> None:
+    for number in range(3):
+        await net.desk.create("key", KEY, name=f"k{number}")
+        assert net.book.services[f"k{number}"].companions == ()
+    for link in ("qkd:relay1--relay2", "qkd:relay3--bob"):
+        net.topology.apply(LinkStateChanged(link, up=False))
+    moved, stuck = await net.desk.administer("node", "relay1", "draining")
+    assert (moved, stuck) == (["k0", "k1", "k2"], {})
+    assert {net.book.services[name].companions for name in moved} == {("k0.lightpath-1",)}
