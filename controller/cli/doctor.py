@@ -13,6 +13,9 @@ import click
 
 from controller.cli.document import OUTPUT, print_json, print_table
 
+SANDBOX_PORTS = (8301, 8302, 8411, 8412, 8413, 8414, 8415)
+"""Where the devices of the sandbox listen, besides."""
+
 Finding = tuple[str, bool, str, str]
 """What was looked at, whether it is right, what was found, what to do when it is not."""
 
@@ -46,7 +49,7 @@ def doctor(output: str) -> None:
 def _needed() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield "Python 3.11 or newer", sys.version_info >= (3, 11), version, "install a newer Python"
-    for port, what in ((8480, "API"), (6653, "OpenFlow"), (8481, "emulator")):
+    for port, what in ((8480, "API"), (6653, "OpenFlow"), (8481, "emulator"), *((port, "of the sandbox") for port in SANDBOX_PORTS)):
         try:
             socket.create_server(("127.0.0.1", port)).close()
             yield f"port {port} ({what})", True, "free", ""
@@ -54,7 +57,7 @@ def _needed() -> Iterator[Finding]:
             yield (
                 f"port {port} ({what})",
                 False,
-                str(error.strerror),
+                os.strerror(error.errno or 0),
                 f"`ss -ltnp 'sport = :{port}'` names who holds it; or bellhop up --any-ports",
             )
 
@@ -70,4 +73,9 @@ def _optional() -> Iterator[Finding]:
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
         yield f"{program} (for {purpose})", path is not None, path or "not found", f"apt-get install {package}"
     found = importlib.util.find_spec("mininet") is not None
-    yield "Python package mininet (for --mininet)", found, "installed" if found else "not found", "pip install 'bellhop-sdn[mininet]'"
+    yield (
+        "Python package mininet (for --mininet)",
+        found,
+        "installed" if found else "not found",
+        "pip install 'bellhop-sdn[mininet]', in a clone: .venv/bin/pip install -e '.[mininet]'",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.resources
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print the answer."
 )
+
+
+class Finite(click.FloatRange):
+    """A number in a range; NaN and infinity, which compare as they like, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return float(number)
 
 
 LARGE_BYTES = 1_000_000

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from controller.cli.document import OUTPUT, fail, load, print_json, print_table
+from controller.cli.document import OUTPUT, Finite, fail, load, print_json, print_table
 
 
 @click.group()
@@ -30,10 +30,8 @@ def route() -> None:
 @click.argument("file")
 @click.argument("src")
 @click.argument("dst")
-@click.option("--min-fidelity", type=click.FloatRange(0.25, 1.0), help="End-to-end fidelity floor; the highest rate above it is chosen.")
-@click.option(
-    "--min-rate", type=click.FloatRange(0), metavar="HZ", help="Rate floor in pairs per second; alone, the highest fidelity above it."
-)
+@click.option("--min-fidelity", type=Finite(0.25, 1.0), help="End-to-end fidelity floor; the highest rate above it is chosen.")
+@click.option("--min-rate", type=Finite(0), metavar="HZ", help="Rate floor in pairs per second; alone, the highest fidelity above it.")
 @click.option(
     "--model", type=click.Choice(["buffered", "on-demand"]), default="buffered", show_default=True, help="How pairs are made and kept."
 )
@@ -65,7 +63,7 @@ def entanglement(
 @click.argument("file")
 @click.argument("src")
 @click.argument("dst")
-@click.option("--rate", type=click.FloatRange(0), default=0.0, metavar="BPS", help="Secret-key rate that is needed, bit/s.")
+@click.option("--rate", type=Finite(0), default=0.0, metavar="BPS", help="Secret-key rate that is needed, bit/s.")
 @click.option(
     "--shares", type=click.IntRange(1, 16), default=1, show_default=True, help="Disjoint paths; the key is the XOR of a share on each."
 )
@@ -96,7 +94,7 @@ def key(
 @click.argument("file")
 @click.argument("src")
 @click.argument("dst")
-@click.option("--max-loss", type=click.FloatRange(0), metavar="DB", help="Loss budget in dB, beside what the modules at the ends allow.")
+@click.option("--max-loss", type=Finite(0), metavar="DB", help="Loss budget in dB, beside what the modules at the ends allow.")
 @OUTPUT
 def light(file: str, src: str, dst: str, max_loss: float | None, output: str) -> None:
     """A lightpath from SRC to DST (nodes or node:port) through optical switches.

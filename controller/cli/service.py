@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from controller.cli.client import SERVER, ask, quoted
-from controller.cli.document import OUTPUT, fail, print_json, print_table
+from controller.cli.document import OUTPUT, Finite, fail, print_json, print_table
 
 
 @click.group()
@@ -32,14 +32,14 @@ def service() -> None:
 @click.option(
     "--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="Who goes first when ways get scarce; 9 is highest."
 )
-@click.option("--rate", type=click.FloatRange(0), metavar="BPS", help="key: secret-key rate to promise, bit/s.")
+@click.option("--rate", type=Finite(0), metavar="BPS", help="key: secret-key rate to promise, bit/s.")
 @click.option("--shares", type=click.IntRange(1, 16), help="key: disjoint paths with an XOR share on each.")
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="key: the most trusted nodes.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="key: a node to keep off; may be given again.")
-@click.option("--max-loss", type=click.FloatRange(0), metavar="DB", help="lightpath: loss budget.")
-@click.option("--for", "for_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Remove the service after so long.")
+@click.option("--max-loss", type=Finite(0), metavar="DB", help="lightpath: loss budget.")
+@click.option("--for", "for_s", type=Finite(0, min_open=True), metavar="SECONDS", help="Remove the service after so long.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change on which device.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be ACTIVE.")
+@click.option("--wait", "wait_s", type=Finite(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be ACTIVE.")
 @OUTPUT
 @SERVER
 def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: bool, wait_s: float, **options: Any) -> None:
@@ -171,7 +171,7 @@ def show(server: str, output: str, name: str) -> None:
 
 @service.command()
 @click.argument("name")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be gone.")
+@click.option("--wait", "wait_s", type=Finite(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be gone.")
 @SERVER
 def remove(server: str, name: str, wait_s: float) -> None:
     """Take a service off the network.

@@ -46,13 +46,10 @@ def show(file: str, output: str) -> None:
       bellhop topology show secoqc
       bellhop topology show my-network.yaml -o json
     """
+    from controller.network.topology import FIGURES
+
     found = load(file)
-    figures = {
-        link.id: {
-            name: found.figure(link, name) for name in ("length_km", "loss_db", "rate_bps", "qber", "rate_hz", "fidelity", "latency_ms")
-        }
-        for link in found.links()
-    }
+    figures = {link.id: {name: found.figure(link, name) for name in FIGURES} for link in found.links()}
     if output == "json":
         nodes = {name: node.model_dump(mode="json", exclude_defaults=True) for name, node in found.nodes()}
         links = [
@@ -68,20 +65,11 @@ def show(file: str, output: str) -> None:
         ]
         print_json({"name": found.name, "description": found.description, "nodes": nodes, "links": links})
         return
-    click.echo(f"{found.name}: {found.description}\n")
+    click.echo(found.name + (f": {found.description}" if found.description else "") + "\n")
     print_table(["NODE", "KIND", "SITE", "OPERATOR"], [(name, node.kind, node.site, node.operator) for name, node in found.nodes()])
     click.echo()
-    units = {
-        "length_km": "km",
-        "loss_db": "dB",
-        "rate_bps": "bit/s",
-        "qber": "QBER",
-        "rate_hz": "pairs/s",
-        "fidelity": "fidelity",
-        "latency_ms": "ms",
-    }
     rows = []
     for link in found.links():
-        told = [f"{f.value:.4g} {units[name]} ({f.origin})" for name, f in figures[link.id].items() if f is not None]
+        told = [f"{f.value:,.5g} {FIGURES[name]} ({f.origin})" for name, f in figures[link.id].items() if f is not None]
         rows.append((link.id, " - ".join(link.ends), ", ".join(told)))
     print_table(["LINK", "ENDS", "FIGURES"], rows)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from controller.cli.document import fail, load, reason
+from controller.cli.document import Finite, fail, load, reason
 from controller.cli.emulate import DEVICE_TIMES, MININET
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PR_SET_PDEATHSIG = 1
 
 @click.command()
 @click.argument("topology")
-@click.option("--for", "for_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End by itself after so long.")
+@click.option("--for", "for_s", type=Finite(0, min_open=True), metavar="SECONDS", help="End by itself after so long.")
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), help="Where certificates, keys, stores and logs go.")
 @click.option("--keep", is_flag=True, help="Go on with the services and keys of the last run in this directory.")
 @click.option("--any-ports", is_flag=True, help="Use free ports instead of the usual ones.")
@@ -202,19 +202,21 @@ def _watch(programs: Programs, workspace: Workspace, for_s: float | None) -> Non
     """Keep a line of state, rewritten on a terminal and printed when it changes elsewhere, until the time is over or something ends."""
     begun = time.monotonic()
     shown = ""
-    while for_s is None or time.monotonic() - begun < for_s:
-        ended = programs.ended()
-        if ended is not None:
-            fail(ended)
-        state = _state(workspace)
+    try:
+        while for_s is None or time.monotonic() - begun < for_s:
+            ended = programs.ended()
+            if ended is not None:
+                fail(ended)
+            state = _state(workspace)
+            if sys.stdout.isatty():
+                click.echo(f"\r\x1b[K{time.monotonic() - begun:5.0f} s  {state}", nl=False)
+            elif state != shown:
+                click.echo(state)
+            shown = state
+            time.sleep(min(1.0, max(0.0, for_s - (time.monotonic() - begun))) if for_s is not None else 1.0)
+    finally:
         if sys.stdout.isatty():
-            click.echo(f"\r\x1b[K{time.monotonic() - begun:5.0f} s  {state}", nl=False)
-        elif state != shown:
-            click.echo(state)
-        shown = state
-        time.sleep(min(1.0, max(0.0, for_s - (time.monotonic() - begun))) if for_s is not None else 1.0)
-    if sys.stdout.isatty():
-        click.echo()
+            click.echo()
 
 
 def _state(workspace: Workspace) -> str:
@@ -225,10 +227,14 @@ def _state(workspace: Workspace) -> str:
     counts: dict[str, int] = {}
     for each in services["services"]:
         counts[each["state"]] = counts.get(each["state"], 0) + 1
-    told = (
-        ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet (try: bellhop service create key alice bob)"
-    )
+    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or f"none yet{_hint(workspace)}"
     return f"devices {connected}/{len(devices['devices'])}  services: {told}"
+
+
+def _hint(workspace: Workspace) -> str:
+    """A first service to ask this network for."""
+    ends = [name for name, node in workspace.topology.nodes("end-node", "trusted-node") if node.kme is not None][:2]
+    return f" (try: bellhop service create key {ends[0]} {ends[1]})" if len(ends) == 2 else ""
 
 
 def _get(url: str, path: str) -> dict[str, Any] | None:

@@ -14,6 +14,18 @@ from controller.network import events
 from controller.network.model import Link, LinkKind, Node, NodeKind, Origin
 from controller.physics import fibre, key_rates
 
+FIGURES = {
+    "length_km": "km",
+    "loss_db": "dB",
+    "rate_bps": "bit/s",
+    "qber": "QBER",
+    "rate_hz": "pairs/s",
+    "fidelity": "fidelity",
+    "latency_ms": "ms",
+    "capacity_mbps": "Mbit/s",
+}
+"""The figures a link can have, with how their unit is told."""
+
 CHANGES_KEPT = 10_000
 """How many changes are remembered for those who keep something computed; who lags further behind computes anew."""
 

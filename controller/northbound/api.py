@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from controller.network.topology import Topology, UnknownName
+from controller.network.topology import FIGURES, Topology, UnknownName
 from controller.northbound import metrics
 from controller.northbound.face import Face
 from controller.northbound.problems import as_problems
+from controller.northbound.same_origin import same_origin
 from controller.routing.classical import classical
 from controller.routing.entanglement import entanglement
 from controller.routing.key_relay import key
@@ -78,7 +79,7 @@ FACE: web.AppKey[Face] = web.AppKey("face", Face)
 @asynccontextmanager
 async def serve(face: Face, host: str, port: int) -> AsyncIterator[str]:
     """Serve while the context lasts; yields the URL. Raises OSError naming a port that is taken and what to do."""
-    app = web.Application(middlewares=[as_problems], client_max_size=1 << 20)
+    app = web.Application(middlewares=[as_problems, same_origin], client_max_size=1 << 20)
     app[FACE] = face
     app.add_routes(ROUTES)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -140,7 +141,7 @@ def _link(topology: Topology, link_id: str) -> dict[str, Any]:
     link = topology.link(link_id)
     figures = {
         name: {"value": figure.value, "origin": figure.origin, "source": figure.source}
-        for name in ("length_km", "loss_db", "rate_bps", "qber", "rate_hz", "fidelity", "latency_ms", "capacity_mbps")
+        for name in FIGURES
         if (figure := topology.figure(link, name)) is not None
     }
     return link.model_dump(mode="json", exclude_defaults=True) | {

@@ -173,7 +173,7 @@ def _buffered(topology: Topology, src: str, dst: str, floor: float, rate: float,
     scarce = min(range(len(chain.links)), key=lambda index: chain.supplies[index].rate_hz)
     notes: tuple[str, ...] = (
         "buffered: many pairs in flight, no decay",
-        f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz after {chain.rounds[scarce]} rounds of purification",
+        f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz after {_rounds(chain.rounds[scarce])} of purification",
     )
     if not found.proven:
         notes = (*notes, "the search met the bound on its effort: a better chain may exist")
@@ -352,7 +352,7 @@ def explain(topology: Topology, chain: Chain) -> list[str]:
         link = topology.link(link_id)
         rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
         assert rate is not None and fidelity is not None
-        purified = f"{supply.rounds} rounds of purification leave {supply.rate_hz:.6g} Hz at fidelity {fidelity_of(supply.w):.6g}"
+        purified = f"{_rounds(supply.rounds)} of purification leave {supply.rate_hz:.6g} Hz at fidelity {fidelity_of(supply.w):.6g}"
         here, there = chain.nodes[index], chain.nodes[index + 1]
         after = f"; {purified}" if supply.rounds else ""
         lines.append(f"{here} -> {there}: {told(rate, 'Hz')}, fidelity {told(fidelity, '')}{after}, over {link_id}")
@@ -361,3 +361,7 @@ def explain(topology: Topology, chain: Chain) -> list[str]:
             said = node.origins.get("swap", "declared" if node.source else "assumed") if node.swap else "assumed, none is given"
             lines.append(f"{there}: swap succeeds with probability {swap.success:g}, fidelity {swap.fidelity:g} ({said})")
     return lines
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'' if count == 1 else 's'}"

@@ -15,7 +15,7 @@ from topologies.emulation.openflow_switch import EmulatedSwitch
 
 
 class ClassicalNetwork:
-    """Emulated switches that dial out to the controller, and hosts. `run` serves until cancelled."""
+    """Emulated switches that dial out to the controller, and hosts. `running` serves while its context lasts."""
 
     def __init__(self, topology: Topology, controller: tuple[str, int]) -> None:
         self._topology = topology

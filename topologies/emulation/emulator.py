@@ -19,6 +19,7 @@ from aiohttp import web
 
 from controller.network.model import Link
 from controller.network.topology import Topology, UnknownName
+from controller.northbound.same_origin import same_origin
 from topologies.emulation import pki
 from topologies.emulation.frames import PingResult
 from topologies.emulation.optical_switch import EmulatedOpticalSwitch
@@ -169,6 +170,6 @@ def interface(emulator: Emulator) -> web.Application:
             return web.json_response({"detail": str(unknown)}, status=404)
         return web.json_response({"sent": result.sent, "received": result.received, "rtts_ms": list(result.rtts_ms)})
 
-    app = web.Application()
+    app = web.Application(middlewares=[same_origin])
     app.add_routes([web.get("/state", state), web.post("/links/{link:[^/]+}/{action:cut|restore}", set_link), web.post("/ping", ping)])
     return app

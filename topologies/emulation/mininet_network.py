@@ -241,7 +241,7 @@ def _mininet() -> Callable[..., Any]:
     try:
         from mininet.net import Mininet
     except ImportError as error:
-        raise MininetError(f"Mininet cannot be imported ({error}): pip install 'bellhop-sdn[mininet]' and apt install mininet") from error
+        raise MininetError(f"Mininet cannot be imported ({error}): pip install 'bellhop-sdn[mininet]' (in a clone: .venv/bin/pip install -e '.[mininet]') and apt install mininet") from error
     return Mininet  # type: ignore[no-any-return]
 
 

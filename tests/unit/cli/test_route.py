@@ -159,3 +159,17 @@ def test_no_route_in_words() -> None:
     done = bellhop_route("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "0.9999")
     assert done.exit_code == 3 and done.stdout == ""
     assert done.stderr.startswith("no route: ") and "min_fidelity, the best there is 0.97" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "nan"),
+        ("entanglement", "sandbox", "alice", "bob", "--min-rate", "inf"),
+        ("key", "sandbox", "alice", "bob", "--rate", "nan"),
+        ("light", "sandbox", "alice", "bob", "--max-loss", "nan"),
+    ],
+)
+def test_what_is_no_number_is_refused_where_it_is_given(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(bellhop, ["route", *words])
+    assert done.exit_code == 2 and "is no finite number" in done.stderr

@@ -1,0 +1,37 @@
+"""What the README shows must be so."""
+
+import re
+import textwrap
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from controller.cli import bellhop
+from controller.network import document
+from controller.routing.key_relay import key
+
+README = (Path(document.__file__).parents[2] / "README.md").read_text()
+
+
+def test_its_network_is_right() -> None:
+    text = textwrap.dedent(README[README.index("    name: my-network\n") : README.index("A `trusted-node` or `end-node` holds keys")])
+    network = document.parse(text)
+    assert len(key(network, "alice", "bob", shares=2).paths) == 2
+    assert key(network, "alice", "bob", max_trusted_nodes=0, segments=["relay"]).paths[0].links == ("qkd:alice--bob",)
+
+
+def test_its_commands_on_paper_work() -> None:
+    block = README[README.index("    bellhop check my-network.yaml") : README.index("Two networks come with Bellhop")]
+    commands = [re.split(r"\s{2,}", line.strip())[0].split()[1:] for line in block.strip().splitlines()]
+    assert len(commands) == 7
+    for words in commands[1:]:
+        done = CliRunner().invoke(bellhop, words)
+        assert done.exit_code == 0, (words, done.output)
+
+
+def test_every_command_it_names_exists() -> None:
+    for words in re.findall(r"^ {4}(?:\$ |sudo )?bellhop ([a-z]+)(?: ([a-z]+))?", README, flags=re.MULTILINE):
+        command = bellhop.get_command(None, words[0])  # type: ignore[arg-type]
+        assert command is not None, words
+        if hasattr(command, "commands"):
+            assert words[1] in command.commands, words
