@@ -25,7 +25,7 @@ def service() -> None:
 
 
 @service.command()
-@click.argument("kind", type=click.Choice(["key", "lightpath", "connectivity"]))
+@click.argument("kind")
 @click.argument("src")
 @click.argument("dst")
 @click.option("--name", help="The service's id; by default its kind and a number.")
@@ -43,7 +43,7 @@ def service() -> None:
 @OUTPUT
 @SERVER
 def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: bool, wait_s: float, **options: Any) -> None:
-    """Ask for a service of KIND from SRC to DST.
+    """Ask for a service of KIND (key, lightpath, connectivity, or what another installed app plans) from SRC to DST.
 
     \b
     Examples:
