@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from controller.services.app import Plan
 from controller.services.index import Index
 from controller.services.ledger import Ledger
 from controller.services.service import SERVICE, Service, promised
@@ -59,6 +60,7 @@ class _Left:
 
 
 _LEFT: TypeAdapter[_Left] = TypeAdapter(_Left)
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _NOTHING = Desired()
 
 
@@ -70,7 +72,6 @@ class Book:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._revisions: dict[str, int] = {}
         self.services: dict[str, Service] = {}
         self.desired: dict[str, Desired] = {}
         self.leaving: set[str] = set()
@@ -78,16 +79,19 @@ class Book:
         self.index = Index()
         self.ledger = Ledger()
         held: dict[str, dict[str, tuple[Item, ...]]] = {}
-        for key, entry in store.read().items():
+        entries = store.read()
+        self._revisions: dict[str, int] = {key: entry.revision for key, entry in entries.items()}
+        for key, entry in entries.items():
             kind, _, name = key.partition("/")
             if kind == "service":
-                service = SERVICE.validate_python(entry.value)
+                plan = entries.get(f"plan/{name}")
+                service = SERVICE.validate_python(entry.value if plan is None else {**entry.value, "plan": plan.value})
                 self._keep(name, service)
                 for device, items in _items(service).items():
-                    held.setdefault(device, {})[name] = tuple(items)
+                    if items:
+                        held.setdefault(device, {})[name] = tuple(items)
             elif kind == "desired":
                 self._hold(name, Desired(absent=_LEFT.validate_python(entry.value).absent))
-            self._revisions[key] = entry.revision
         for device, present in held.items():
             self._hold(device, self.of(device).replace(present))
         self.revision = store.revision
@@ -123,9 +127,14 @@ class Book:
             self._commit({}, left)
 
     def _commit(self, services: Mapping[str, Service | None], desired: Mapping[str, Desired]) -> None:
-        changes: dict[str, Any] = {
-            f"service/{name}": None if service is None else SERVICE.dump_python(service, mode="json") for name, service in services.items()
-        }
+        changes: dict[str, Any] = {}
+        for name, service in services.items():
+            changes[f"service/{name}"] = None if service is None else SERVICE.dump_python(service, mode="json", exclude={"plan"})
+            before, after = (None if each is None else each.plan for each in (self.services.get(name), service))
+            if after is not before or (
+                after is not None and f"plan/{name}" not in self._revisions
+            ):  # long, and the same through many states
+                changes[f"plan/{name}"] = None if after is None else _PLAN.dump_python(after, mode="json")
         for device, each in desired.items():
             if each.absent != self.of(device).absent:
                 changes[f"desired/{device}"] = _LEFT.dump_python(_Left(each.absent), mode="json") if each.absent else None

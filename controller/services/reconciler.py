@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from controller.services.app import cookie
 from controller.services.desired import Book, Desired
 from controller.services.stages import stages
-from controller.services.turn import Turn
+from controller.services.turn import Turn, together
 from controller.southbound.device import Device, DeviceError, Diff, FlowRule, Item, KeyRelay, Refused, State, Unreachable, diff, order
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Reconciler:
     async def _read(self, names: set[str], *, forget: bool) -> dict[str, Diff]:
         """The differences of those that answered. `forget` what was to be gone and is: only between changes can that be known."""
         ordered = sorted(names)
-        results = await asyncio.gather(*(self._read_one(name) for name in ordered))
+        results = await together(self._read_one(name) for name in ordered)
         states = {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
         if forget:
             self.book.forget_absent({name: state.items for name, state in states.items()})
@@ -209,7 +209,7 @@ class Reconciler:
 
         Returns the devices to try again.
         """
-        results = await asyncio.gather(*(self._check_one(name, parts, refused) for name, parts in sorted(work.items())))
+        results = await together(self._check_one(name, parts, refused) for name, parts in sorted(work.items()))
         failed = {name for name, passed in zip(sorted(work), results, strict=True) if not passed}
         _drop(work, failed, set(refused))
         return failed
@@ -264,7 +264,7 @@ class Reconciler:
                     calls[name] = parts
                 await turn.pause()
             touched |= calls.keys()
-            results = await asyncio.gather(*(self._apply_one(name, parts, refused) for name, parts in calls.items()))
+            results = await together(self._apply_one(name, parts, refused) for name, parts in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
             lost = set(refused) | {service for name in down for service in work[name] if service}
             failed |= down | {name for name, parts in work.items() if not lost.isdisjoint(parts)}
