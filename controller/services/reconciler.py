@@ -254,7 +254,11 @@ class Reconciler:
         """
         failed: set[str] = set()
         touched: set[str] = set()
-        wholes = [_merged(name, list(parts.values())) for name, parts in work.items()]
+        wholes: list[Diff] = []
+        merging = Turn()
+        for name, parts in work.items():
+            wholes.append(_merged(name, list(parts.values())))
+            await merging.pause()
         for stage in await asyncio.to_thread(stages, wholes, self.light_order()):  # pure, and long when there is much to do
             calls: dict[str, Parts] = {}
             turn = Turn()
