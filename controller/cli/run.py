@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -47,6 +48,8 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
             click.echo(
                 f"controlling {controller.topology.name}: API {controller.api}, OpenFlow {controller.listener.host}:{controller.listener.port}"
             )
+            gc.collect()
+            gc.freeze()  # the network stays: looking through it at every collection would hold up the sessions
             await stop.wait()
 
     try:

@@ -212,11 +212,11 @@ async def list_services(request: web.Request) -> web.Response:
 async def create_service(request: web.Request) -> web.Response:
     face = request.app[FACE]
     asked: Asked = await _body(request, Asked)
-    options: dict[str, Any] = {"name": asked.name, "priority": asked.priority}
+    options: dict[str, Any] = {"name": asked.name, "priority": asked.priority, "start_s": asked.start_s, "end_s": asked.end_s}
     if request.query.get("dry_run", "").lower() in ("1", "true", "yes"):
         service, diffs = await face.desk.dry_run(asked.kind, asked.request, **options)
         return _json({"service": _service(face, service), "diff": [_diff(each) for each in diffs]})
-    service = await face.desk.create(asked.kind, asked.request, **options, start_s=asked.start_s, end_s=asked.end_s)
+    service = await face.desk.create(asked.kind, asked.request, **options)
     return _json(_service(face, service), status=201)
 
 

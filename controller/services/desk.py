@@ -100,7 +100,9 @@ class Desk:
         """What `create` would do: the planned service, and per device the difference it would make now. Nothing changes."""
         async with self._planning:
             family = await self._plans.drafted(
-                self._plans.draft(kind, request, options.get("name"), options.get("priority", 0), None, None)
+                self._plans.draft(
+                    kind, request, options.get("name"), options.get("priority", 0), options.get("start_s"), options.get("end_s")
+                )
             )
         per_device: dict[str, list[Service]] = {}
         for service in family:
@@ -147,15 +149,10 @@ class Desk:
 
     # following
 
-    def network_changed(self, event: LinkStateChanged | AdminChanged, *, better: bool) -> None:
-        """A link or node changed. Services on it are planned again soon; if it got `better`, so are those that wait for a way."""
-        match event:
-            case LinkStateChanged(link, up):
-                self.events.publish("link.up" if up else "link.down", link=link)
-                self._changed.add(link)
-            case AdminChanged(subject, name, admin):
-                self.events.publish(f"{subject}.{admin}", name=name)
-                self._changed.add(name)
+    def network_changed(self, event: LinkStateChanged, *, better: bool) -> None:
+        """A link changed. Services on it are planned again soon; if it got `better`, so are those that wait for a way."""
+        self.events.publish("link.up" if event.up else "link.down", link=event.link)
+        self._changed.add(event.link)
         self._better |= better
         self._wake.set()
 

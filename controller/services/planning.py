@@ -106,11 +106,18 @@ class Planning:
         return found is not None and found.parent is not None
 
     def _standing(self, kind: str, request: dict[str, Any], drafts: Iterable[Service]) -> Service | None:
-        """A service that does what is wanted, rather one that has not failed."""
+        """A service that does what is wanted now: a booking for later is no companion; rather one that has not failed and is delivered."""
         names = self.book.index.alike.of(likeness(kind, request))
         standing = sorted((self.book.services[name] for name in names), key=lambda each: (each.created_s, each.id))
-        found = [each for each in (*drafts, *standing) if each.kind == kind and each.request == request and each.state != "REMOVING"]
-        return min(found, key=lambda each: each.state == "FAILED", default=None)
+        found = [
+            each
+            for each in (*drafts, *standing)
+            if each.kind == kind
+            and each.request == request
+            and each.state != "REMOVING"
+            and (each.parent is not None or each.due(time.time()))
+        ]
+        return min(found, key=lambda each: (each.state == "FAILED", not each.delivered), default=None)
 
     async def _planned(self, service: Service, but: Mapping[str, Entry | None]) -> Plan:
         """A plan that still fits the network when it is done: what changed meanwhile leads to another try."""
@@ -146,6 +153,7 @@ class Planning:
                 stays = again.delivered and service.plan is not None and head.plan is not None and head.plan.desired == service.plan.desired
                 if not stays:
                     moved.append(head.id)
+                    self.events.publish("service.moved", service=head.id, over=_way(head))
                 changed += [again if stays else self._under_way(again, service), *(self._under_way(each, service) for each in companions)]
             stayed = {name: why for name, why in refusals.items() if name in self.book.services}
             changed += [each for name, why in stayed.items() if (each := self._stay(self.book.services[name], why)) is not None]
@@ -274,3 +282,9 @@ def _why(service: Service, no: Exception) -> str:
     if not isinstance(no, NoRoute | LookupError):
         log.error("planning %s failed", service.id, exc_info=no)
     return str(no) or repr(no)
+
+
+def _way(service: Service) -> str:
+    """The nodes of a service's route, for a person to read."""
+    route = service.plan.route if service.plan is not None else {}
+    return "; ".join(" - ".join(path.get("nodes", ())) for path in route.get("paths", [route]))

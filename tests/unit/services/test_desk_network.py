@@ -238,3 +238,36 @@ async def test_everything_is_withdrawn_whatever_is_removed_when(net: Running) ->
         assert net.desk.ledger().reserved() == {}
         assert all(not each.absent and not each.present for each in net.book.desired.values())
     assert net.held() == 0
+
+
+async def test_a_booking_for_later_is_no_companion_now(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="later", start_s=time.time() + 3600)
+        with pytest.raises(NoRoute):  # the ports are booked, and nothing lights the link until then
+            await net.desk.create("key", {**KEY, "max_trusted_nodes": 0}, name="k")
+        await net.desk.remove("later")
+        await net.until(lambda: "later" not in net.book.services)
+        await net.desk.create("key", {**KEY, "max_trusted_nodes": 0}, name="k")
+        await net.reaches("k", "ACTIVE")
+
+
+async def test_a_dry_run_is_for_the_same_hours(net: Running) -> None:
+    async with net.running():
+        now = time.time()
+        await net.desk.create("lightpath", LIGHT, name="later", start_s=now + 3600)
+        service, _ = await net.desk.dry_run("lightpath", LIGHT, end_s=now + 60)
+        assert service.end_s == now + 60
+        with pytest.raises(NoRoute):
+            await net.desk.dry_run("lightpath", LIGHT)
+        with pytest.raises(ValueError, match="end before it starts"):
+            await net.desk.dry_run("lightpath", LIGHT, start_s=now + 9, end_s=now + 8)
+
+
+async def test_the_log_tells_where_a_service_moved(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("key", KEY, name="k")
+        await net.reaches("k", "ACTIVE")
+        net.link("qkd:relay1--relay2", up=False)
+        await net.until(lambda: any(event.kind == "service.moved" for event in net.events.after(0)))
+        moved = next(event for event in net.events.after(0) if event.kind == "service.moved")
+        assert moved.data == {"service": "k", "over": "alice - relay3 - bob"}
