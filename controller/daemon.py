@@ -8,7 +8,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
 
 from controller.config import Settings
 from controller.network import document
@@ -33,23 +32,12 @@ log = logging.getLogger(__name__)
 
 LAG_PROBE_S = 0.1
 
-
-@dataclass(slots=True)
-class Daemon:
-    """The running controller: its parts, for whoever looks at them."""
-
-    topology: Topology
-    devices: dict[str, Device]
-    listener: OpenFlowListener
-    reconciler: Reconciler
-    desk: Desk
-    events: EventLog
-    api: str = ""
-    dark_ports: set[tuple[str, str]] = field(default_factory=set)
+DarkPorts = set[tuple[str, str]]
+"""Ports (device, port) that have lost their signal."""
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator[Daemon]:
+async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator[Face]:
     """Run the controller while the context lasts. Leaving it stops the controller and leaves the devices as they are.
 
     Raises WrongDocument, StoreError, or OSError naming a port that is taken.
@@ -68,18 +56,18 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
             devices, book, lambda read, refused: desk.settled(read, refused), lambda: desk.light_order(), observe=observe
         )
         desk = Desk(topology, book, planner, reconciler, events, store)
-        daemon = Daemon(topology, devices, listener, reconciler, desk, events)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time())
+        dark_ports: DarkPorts = set()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         heard = [(device, device.events()) for device in devices.values()]
-        owned = [tasks.create_task(_follow(daemon, device, stream), name=f"events of {device.name}") for device, stream in heard]
+        owned = [tasks.create_task(_follow(face, dark_ports, device, stream), name=f"events of {device.name}") for device, stream in heard]
         owned += [tasks.create_task(device.run(), name=f"session of {device.name}") for device in devices.values()]
         owned += [tasks.create_task(reconciler.run(), name="reconciler"), tasks.create_task(desk.run(), name="desk")]
         owned.append(tasks.create_task(_measure_lag(face), name="loop lag"))
-        daemon.api = await stack.enter_async_context(serve(face, settings.api.host, settings.api.port))
+        face.api = await stack.enter_async_context(serve(face, settings.api.host, settings.api.port))
         events.publish("controller.started", network=topology.name, observe=observe)
         try:
-            yield daemon
+            yield face
         finally:
             for task in owned:
                 task.cancel()
@@ -111,38 +99,38 @@ def _devices(topology: Topology, settings: Settings, listener: OpenFlowListener)
         yield Kme(name, f"https://{node.kme}", tls)
 
 
-async def _follow(daemon: Daemon, device: Device, stream: AsyncIterator[DeviceEvent]) -> None:
+async def _follow(face: Face, dark_ports: DarkPorts, device: Device, stream: AsyncIterator[DeviceEvent]) -> None:
     """Turn one device's events into network events and work for the reconciler."""
     async for event in stream:
         match event:
             case Connected():
-                daemon.events.publish("device.connected", device=device.name)
-                daemon.reconciler.mark([device.name])
+                face.events.publish("device.connected", device=device.name)
+                face.reconciler.mark([device.name])
             case Disconnected(_, reason):
-                daemon.events.publish("device.disconnected", device=device.name, reason=reason)
+                face.events.publish("device.disconnected", device=device.name, reason=reason)
             case Changed(_, what):
-                daemon.events.publish("device.changed", device=device.name, what=what)
-                daemon.reconciler.mark([device.name])
+                face.events.publish("device.changed", device=device.name, what=what)
+                face.reconciler.mark([device.name])
             case PortChanged(_, port, up):
-                daemon.events.publish("port.up" if up else "port.down", device=device.name, port=port)
-                (daemon.dark_ports.discard if up else daemon.dark_ports.add)((device.name, str(port)))
-                _take(daemon, _cable_state(daemon, device.name, str(port)))
-                daemon.reconciler.mark([device.name])
+                face.events.publish("port.up" if up else "port.down", device=device.name, port=port)
+                (dark_ports.discard if up else dark_ports.add)((device.name, str(port)))
+                _take(face, _cable_state(face.topology, dark_ports, device.name, str(port)))
+                face.reconciler.mark([device.name])
             case QkdLinkReport():
-                _take(daemon, _qkd_report(daemon.topology, event))
+                _take(face, _qkd_report(face.topology, event))
 
 
-def _take(daemon: Daemon, events: list[NetworkEvent]) -> None:
+def _take(face: Face, events: list[NetworkEvent]) -> None:
     for event in events:
-        if daemon.topology.apply(event) and isinstance(event, LinkStateChanged):
-            daemon.desk.network_changed(event, better=event.up)
+        if face.topology.apply(event) and isinstance(event, LinkStateChanged):
+            face.desk.network_changed(event, better=event.up)
 
 
-def _cable_state(daemon: Daemon, device: str, port: str) -> list[NetworkEvent]:
+def _cable_state(topology: Topology, dark_ports: DarkPorts, device: str, port: str) -> list[NetworkEvent]:
     """An ethernet link is up when neither of its ports has lost its signal. Of fibres a dark port alone proves nothing."""
     return [
-        LinkStateChanged(link.id, all((end.node, end.port) not in daemon.dark_ports for end in (link.a, link.b)))
-        for link in daemon.topology.links("ethernet")
+        LinkStateChanged(link.id, all((end.node, end.port) not in dark_ports for end in (link.a, link.b)))
+        for link in topology.links("ethernet")
         if any((end.node, end.port) == (device, port) for end in (link.a, link.b))
     ]
 

@@ -26,6 +26,8 @@ class Face:
     started_s: float
     loop_lag_most_s: float = 0.0
     stopping: bool = False
+    api: str = ""
+    """Where the interface is served."""
 
     def observe_lag(self, lag_s: float) -> None:
         self.loop_lag_most_s = max(self.loop_lag_most_s, lag_s)

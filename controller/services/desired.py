@@ -1,7 +1,7 @@
 """The desired state of the devices, kept in the store: per device the items that services want there and those that are to be gone.
 
-What is to be there follows from the services' plans. An item that no service wants any more is remembered as absent until it has been read to be gone: so Bellhop removes what it put there, even
-after a crash, and never what somebody else did.
+What is to be there follows from the services' plans. An item that no service wants any more is remembered as absent until it has been read
+to be gone: so Bellhop removes what it put there, even after a crash, and never what somebody else did.
 """
 
 from __future__ import annotations

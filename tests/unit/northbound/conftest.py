@@ -18,6 +18,7 @@ import topologies
 from controller import daemon
 from controller.config import Listen, Settings
 from controller.network import document
+from controller.northbound.face import Face
 from controller.services.planner import Planner
 from topologies.emulation.classical import ClassicalNetwork
 
@@ -26,7 +27,7 @@ SANDBOX = Path(str(topologies.__file__)).parent / "sandbox.yaml"
 
 @dataclass
 class Controller:
-    daemon: daemon.Daemon
+    daemon: Face
     network: ClassicalNetwork
     http: aiohttp.ClientSession
     _stack: AsyncExitStack
