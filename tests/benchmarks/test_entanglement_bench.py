@@ -103,7 +103,6 @@ def rows(bench: Bench) -> None:
     bench.row("fidelity >= 0.4, on demand", "60", lambda a, b: entanglement(t, a, b, min_fidelity=0.4, model="on-demand"))
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("swaps", SWAPS)
 @pytest.mark.parametrize("draw", [lambda: geometric(10_000, 6.8), lambda: waxman(10_000, 6.1)], ids=["geometric", "waxman"])
@@ -127,7 +126,6 @@ def test_ten_thousand_nodes(draw: Callable[[], Drawn], swaps: str) -> None:
         assert entanglement(bench.topology, a, b).rate_hz == pytest.approx(widest)
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(1_800)
 def test_a_hundred_thousand_nodes() -> None:
     bench = Bench(geometric(100_000, 8), "never fail")
@@ -137,7 +135,6 @@ def test_a_hundred_thousand_nodes() -> None:
     assert len(found) == PAIRS
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("name", ["sndlib/germany50", "backbone/europe"])
 def test_real_networks(name: str) -> None:
     rows(Bench(real(name), "succeed in 0.5 to 1"))
