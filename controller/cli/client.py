@@ -33,6 +33,19 @@ def ask(url: str, method: str, path: str, body: object = None) -> Any:
     return _answer(url, response, data)
 
 
+def peek(url: str, path: str) -> dict[str, Any] | None:
+    """The JSON answer to a GET, or None while nobody answers."""
+    connection = _connection(url, timeout_s=5)
+    try:
+        connection.request("GET", path)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        return answer
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
 def _answer(url: str, response: http.client.HTTPResponse, data: bytes) -> Any:
     try:
         answer = json.loads(data)

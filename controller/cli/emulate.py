@@ -11,7 +11,7 @@ import click
 from controller.cli.document import fail, load, reason
 from controller.cli.run import log_to_stderr, until_stopped
 
-DEVICE_TIMES = click.option(
+TIMES = click.option(
     "--device-times",
     type=click.Choice(["demo", "lab"]),
     default="demo",
@@ -29,7 +29,7 @@ MININET = click.option("--mininet", is_flag=True, help="Classical part as real M
 @click.option("--api-port", type=int, default=8480, show_default=True, help="Where the controller's API will listen.")
 @click.option("--openflow-port", type=int, default=6653, show_default=True, help="Where the OpenFlow switches dial.")
 @click.option("--emulator-port", type=int, default=8481, show_default=True, help="Where this emulator takes faults and pings.")
-@DEVICE_TIMES
+@TIMES
 @MININET
 @click.option("--verbose", is_flag=True, help="Log what happens.")
 def emulate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from controller.cli.document import OUTPUT, load, print_json, print_table
@@ -49,18 +51,11 @@ def show(file: str, output: str) -> None:
     from controller.network.topology import FIGURES
 
     found = load(file)
-    figures = {link.id: {name: found.figure(link, name) for name in FIGURES} for link in found.links()}
     if output == "json":
         nodes = {name: node.model_dump(mode="json", exclude_defaults=True) for name, node in found.nodes()}
         links = [
             link.model_dump(mode="json", exclude_defaults=True)
-            | {
-                "figures": {
-                    name: {"value": f.value, "origin": f.origin, "source": f.source}
-                    for name, f in figures[link.id].items()
-                    if f is not None
-                }
-            }
+            | {"figures": {name: asdict(figure) for name, figure in found.figures(link).items()}}
             for link in found.links()
         ]
         print_json({"name": found.name, "description": found.description, "nodes": nodes, "links": links})
@@ -70,6 +65,6 @@ def show(file: str, output: str) -> None:
     click.echo()
     rows = []
     for link in found.links():
-        told = [f"{f.value:,.5g} {FIGURES[name]} ({f.origin})" for name, f in figures[link.id].items() if f is not None]
+        told = [f"{figure.value:,.5g} {FIGURES[name]} ({figure.origin})" for name, figure in found.figures(link).items()]
         rows.append((link.id, " - ".join(link.ends), ", ".join(told)))
     print_table(["LINK", "ENDS", "FIGURES"], rows)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import http.client
-import json
 import os
 import signal
 import socket
@@ -16,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
+from controller.cli.client import peek
 from controller.cli.document import Finite, fail, load, reason
-from controller.cli.emulate import DEVICE_TIMES, MININET
+from controller.cli.emulate import MININET, TIMES
 
 if TYPE_CHECKING:
     from topologies.emulation.workspace import Workspace
@@ -38,7 +37,7 @@ PR_SET_PDEATHSIG = 1
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), help="Where certificates, keys, stores and logs go.")
 @click.option("--keep", is_flag=True, help="Go on with the services and keys of the last run in this directory.")
 @click.option("--any-ports", is_flag=True, help="Use free ports instead of the usual ones.")
-@DEVICE_TIMES
+@TIMES
 @MININET
 def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, any_ports: bool, device_times: str, mininet: bool) -> None:
     """Bring up TOPOLOGY: the controller, emulated devices and KMEs, on loopback. Ctrl-C ends all of it.
@@ -169,7 +168,7 @@ def _start(programs: Programs, workspace: Workspace, device_times: str, mininet:
     programs.start("controller", "run", "--config", str(workspace.settings), "--verbose")
     deadline = time.monotonic() + START_TIMEOUT_S
     for what, url, path in (("emulated devices", workspace.emulator, "/state"), ("controller", workspace.api, "/readyz")):
-        while (answer := _get(url, path)) is None or answer.get("ready") is False:
+        while (answer := peek(url, path)) is None or answer.get("ready") is False:
             ended = programs.ended()
             if ended is not None:
                 fail(ended)
@@ -220,7 +219,7 @@ def _watch(programs: Programs, workspace: Workspace, for_s: float | None) -> Non
 
 
 def _state(workspace: Workspace) -> str:
-    devices, services = _get(workspace.api, "/api/v1/devices"), _get(workspace.api, "/api/v1/services")
+    devices, services = peek(workspace.api, "/api/v1/devices"), peek(workspace.api, "/api/v1/services")
     if devices is None or services is None:
         return "the controller does not answer"
     connected = sum(each["connected"] for each in devices["devices"])
@@ -235,17 +234,3 @@ def _hint(workspace: Workspace) -> str:
     """A first service to ask this network for."""
     ends = [name for name, node in workspace.topology.nodes("end-node", "trusted-node") if node.kme is not None][:2]
     return f" (try: bellhop service create key {ends[0]} {ends[1]})" if len(ends) == 2 else ""
-
-
-def _get(url: str, path: str) -> dict[str, Any] | None:
-    """The JSON answer, or None when there is none yet."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=5)
-    try:
-        connection.request("GET", path)
-        answer: dict[str, Any] = json.loads(connection.getresponse().read())
-        return answer
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()

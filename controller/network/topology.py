@@ -238,6 +238,10 @@ class Topology:
                 return Figure(0.0, "assumed", "no latency given")
         return None
 
+    def figures(self, link: Link) -> dict[str, Figure]:
+        """Every figure of a link that is known, by name, in the order of FIGURES."""
+        return {name: figure for name in FIGURES if (figure := self.figure(link, name)) is not None}
+
     def channel_loss(self, link: Link) -> Figure | None:
         """Loss in dB of the glass a quantum link rides on; None for a switched link, whose loss follows from its lightpath."""
         if not link.fibres:

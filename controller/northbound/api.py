@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from controller.network.topology import FIGURES, Topology, UnknownName
+from controller.network.topology import Topology, UnknownName
 from controller.northbound import metrics
 from controller.northbound.face import Face
 from controller.northbound.problems import as_problems
@@ -118,7 +118,7 @@ async def _body(request: web.Request, model: type[BaseModel]) -> Any:
     try:
         return model.model_validate_json(await request.read())
     except ValidationError as error:
-        raise WrongRequest([(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]) from None
+        raise WrongRequest.of(error) from None
 
 
 # the network
@@ -139,11 +139,7 @@ async def get_topology(request: web.Request) -> web.Response:
 
 def _link(topology: Topology, link_id: str) -> dict[str, Any]:
     link = topology.link(link_id)
-    figures = {
-        name: {"value": figure.value, "origin": figure.origin, "source": figure.source}
-        for name in FIGURES
-        if (figure := topology.figure(link, name)) is not None
-    }
+    figures = {name: asdict(figure) for name, figure in topology.figures(link).items()}
     return link.model_dump(mode="json", exclude_defaults=True) | {
         "up": topology.up(link),
         "usable": topology.usable(link),
@@ -164,7 +160,7 @@ async def get_route(request: web.Request) -> web.Response:
     try:
         query = RouteQuery.model_validate(given)
     except ValidationError as error:
-        raise WrongRequest([(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]) from None
+        raise WrongRequest.of(error) from None
     return _json(await request.app[FACE].desk.planner.compute(topology, _route, kind, query))
 
 

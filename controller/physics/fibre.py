@@ -20,9 +20,6 @@ CONNECTOR_LOSS_DB = 0.3
 SPLICE_LOSS_DB = 0.05
 """Loss of one fusion splice. Assumed where none is declared."""
 
-SWITCH_LOSS_DB = 1.0
-"""Insertion loss of an optical circuit switch from one port to another. Assumed where the port pair has no measured figure."""
-
 
 def fibre_loss_db(length_km: float, loss_db_per_km: float = FIBRE_LOSS_DB_PER_KM) -> float:
     """Loss in dB of `length_km` >= 0 of glass at `loss_db_per_km` >= 0; splices and connectors come on top."""

@@ -40,6 +40,11 @@ class WrongRequest(ValueError):
         super().__init__("; ".join(f"{path}: {what}" if path else what for path, what in faults))
         self.faults = faults
 
+    @classmethod
+    def of(cls, error: ValidationError) -> WrongRequest:
+        """What a model found wrong with a request."""
+        return cls([(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()])
+
 
 @cache
 def apps() -> dict[str, App]:
@@ -60,7 +65,7 @@ def checked(kind: str, request: dict[str, Any]) -> dict[str, Any]:
     try:
         return apps()[kind].request.model_validate(request).model_dump(mode="json")
     except ValidationError as error:
-        raise WrongRequest([(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]) from None
+        raise WrongRequest.of(error) from None
 
 
 class Wanted(NamedTuple):

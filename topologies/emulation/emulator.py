@@ -65,7 +65,6 @@ class Emulator:
         self.plant = FibrePlant(topology)
         self.classical = classical
         self._directory = directory
-        self._times = times
         self.optical = {
             name: EmulatedOpticalSwitch(name, node.ports or 2, node.sides != "single", times.switching_s, partial(self._committed, name))
             for name, node in topology.nodes("optical-switch")
