@@ -48,15 +48,14 @@ def show(file: str, output: str) -> None:
       bellhop topology show secoqc
       bellhop topology show my-network.yaml -o json
     """
+    from controller.network.model import given
     from controller.network.topology import FIGURES
 
     found = load(file)
     if output == "json":
-        nodes = {name: node.model_dump(mode="json", exclude_defaults=True) for name, node in found.nodes()}
+        nodes = {name: given(node) for name, node in found.nodes()}
         links = [
-            link.model_dump(mode="json", exclude_defaults=True)
-            | {"figures": {name: asdict(figure) for name, figure in found.figures(link).items()}}
-            for link in found.links()
+            given(link) | {"figures": {name: asdict(figure) for name, figure in found.figures(link).items()}} for link in found.links()
         ]
         print_json({"name": found.name, "description": found.description, "nodes": nodes, "links": links})
         return

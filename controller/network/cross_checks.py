@@ -11,7 +11,7 @@ from itertools import chain
 
 import networkx as nx
 
-from controller.network.model import LINK_FIELDS, End, Link, Module, Node, parse_end
+from controller.network.model import LINK_FIELDS, NODE_NAMES, End, Link, Module, Node, parse_end
 
 Key = tuple[str | int, ...]
 Complaint = tuple[Key, str, str]
@@ -43,7 +43,7 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
             except ValueError:
                 yield (*at, "ip"), f"'{node.ip}' is no IPv4 address", "give one as in 10.0.0.1"
         for field in node.origins:
-            if field not in Node.model_fields:
+            if field not in NODE_NAMES:
                 yield (*at, "origins", field), f"origins names '{field}', which is no field of a node", "name a field"
         for field in ("dpid", "ip", "mac", "kme", "address"):
             value = getattr(node, field)

@@ -6,46 +6,22 @@ tell (ends that do not exist, modules that do not fit). The lines of faults are 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import TypeAdapter, ValidationError
 
-from controller.network import yaml_reader
+from controller.network import faults
 from controller.network.cross_checks import Complaint, Key, cross_check
-from controller.network.model import LINK_FIELDS, NODE_FIELDS, Link, Name, Node
+from controller.network.faults import WrongDocument, did_you_mean, told
+from controller.network.model import LINK, LINK_FIELDS, LINK_NAMES, NODE, NODE_FIELDS, NODE_NAMES, Link, Name, Node, given
 from controller.network.topology import Topology
 
-Model = TypeVar("Model", bound=BaseModel)
+__all__ = ["WrongDocument", "dump", "load", "parse"]
 
-MAX_BYTES = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with a document. Its text is `line: path: what, remedy` after the file's name."""
-
-    line: int
-    path: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.line}: {self.path}: {self.what}, {self.remedy}"
-
-
-class WrongDocument(ValueError):
-    """A document with faults; its text is one line per fault, `file:line: path: what, remedy`."""
-
-    def __init__(self, file: str, faults: list[Fault]) -> None:
-        self.file = file
-        self.faults = sorted(faults, key=lambda fault: (fault.line, fault.path, fault.what))
-        super().__init__("\n".join(f"{file}:{fault}" for fault in self.faults))
+Part = TypeVar("Part")
 
 
 def load(file: Path, progress: Callable[[int], None] = lambda characters: None) -> Topology:
@@ -53,26 +29,14 @@ def load(file: Path, progress: Callable[[int], None] = lambda characters: None) 
 
     `progress` is told now and then how many characters have been read.
     """
-    if file.stat().st_size > MAX_BYTES:
-        raise WrongDocument(str(file), [Fault(1, "", "the file is larger than 256 MiB", "split the network")])
-    return parse(file.read_bytes(), str(file), progress)
+    return parse(faults.text_of(file), str(file), progress)
 
 
 def parse(text: bytes | str, file: str = "document", progress: Callable[[int], None] = lambda characters: None) -> Topology:
     """Read a network document from text; `file` is what faults are reported under."""
     parts = _Parts()
-    try:
-        data, complaints, _ = yaml_reader.read(text, parts.take, progress=progress)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise WrongDocument(file, [Fault(mark.line + 1 if mark else 1, "", f"not YAML: {what}", "correct the syntax")]) from None
-    if not isinstance(data, dict):
-        raise WrongDocument(file, [Fault(1, "", "the document is not a mapping", "start with name:, nodes:, links:")])
-    complaints += parts.complaints + _head(data) + cross_check(parts.nodes, parts.links, parts.names)
-    if complaints:
-        lines = yaml_reader.read(text, wanted={key[:depth] for key, _, _ in complaints for depth in range(len(key) + 1)})[2]
-        raise WrongDocument(file, [Fault(_line(lines, key), _path(key), what, remedy) for key, what, remedy in complaints])
+    data, complaints = faults.read(text, file, parts.take, progress)
+    faults.refuse(text, file, complaints + parts.complaints + _head(data) + cross_check(parts.nodes, parts.links, parts.names))
     return Topology(data["name"], parts.nodes, parts.links.values(), data.get("description") or "")
 
 
@@ -81,8 +45,8 @@ def dump(topology: Topology) -> str:
     head: dict[str, Any] = {"name": topology.name}
     if topology.description:
         head["description"] = topology.description
-    nodes = {name: node.model_dump(mode="json", exclude_defaults=True) for name, node in topology.nodes()}
-    links = [link.model_dump(mode="json", exclude_defaults=True) for link in topology.links()]
+    nodes = {name: given(node) for name, node in topology.nodes()}
+    links = [given(link) for link in topology.links()]
     return yaml.safe_dump({**head, "nodes": nodes, "links": links}, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
 
 
@@ -92,7 +56,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 def _head(data: Mapping[str, Any]) -> list[Complaint]:
     """Complaints about the document outside its nodes and links."""
     known = ("name", "description", "nodes", "links")
-    complaints: list[Complaint] = [((key,), f"unknown field '{key}'", _did_you_mean(key, known)) for key in data if key not in known]
+    complaints: list[Complaint] = [((key,), f"unknown field '{key}'", did_you_mean(key, known)) for key in data if key not in known]
     if not _proper(data.get("name")):
         what, example = "the network has no proper name", "give one of letters, digits, '-', '_' and '.', as in name: sandbox"
         complaints.append((("name",), what, example))
@@ -132,87 +96,46 @@ class _Parts:
             if not _proper(part):
                 remedy = "use letters, digits, '-', '_' and '.', starting with a letter or digit"
                 self.complaints.append((key, f"'{part}' is no proper name", remedy))
-            node = _model(Node, raw, key, NODE_FIELDS, self.complaints)
+            node = _NODES.read(raw, key, self.complaints)
             if node is not None:
                 self.nodes[part] = node
             return True
         if section == "links" and isinstance(part, int):
-            link = _model(Link, raw, key, LINK_FIELDS, self.complaints)
+            link = _LINKS.read(raw, key, self.complaints)
             if link is not None:
                 self.links[part] = link
             return True
         return False
 
 
-def _model(
-    model: type[Model], raw: object, at: Key, fields_of_kind: Mapping[str, frozenset[str]], complaints: list[Complaint]
-) -> Model | None:
-    if not isinstance(raw, dict):
-        complaints.append((at, "the entry is not a mapping", "write it as {kind: ..., ...}"))
-        return None
-    kind = str(raw.get("kind"))
-    misplaced: list[str] = []
-    if kind in fields_of_kind:
-        allowed = model.model_fields.keys() - frozenset().union(*fields_of_kind.values()) | fields_of_kind[kind]
-        misplaced = [key for key in raw if key in model.model_fields and key not in allowed]
-        for key in misplaced:
-            having = sorted(other for other, fields in fields_of_kind.items() if key in fields)
+class _Kinds(Generic[Part]):
+    """How the entries of a section are read: a model some of whose fields belong to certain kinds only."""
+
+    def __init__(self, adapter: TypeAdapter[Part], fields: frozenset[str], of_kind: Mapping[str, frozenset[str]]) -> None:
+        common = fields - frozenset().union(*of_kind.values())
+        self._adapter, self._fields, self._of_kind = adapter, fields, of_kind
+        self._misplaced = {kind: fields - common - own for kind, own in of_kind.items()}
+
+    def read(self, raw: object, at: Key, complaints: list[Complaint]) -> Part | None:
+        """The part that the entry describes; None, with complaints, when it is wrong."""
+        if not isinstance(raw, dict):
+            complaints.append((at, "the entry is not a mapping", "write it as {kind: ..., ...}"))
+            return None
+        kind = str(raw.get("kind"))
+        misplaced = self._misplaced.get(kind, frozenset()) & raw.keys()
+        for key in sorted(misplaced):
+            having = sorted(other for other, fields in self._of_kind.items() if key in fields)
             complaints.append(((*at, key), f"a node or link of kind {kind} has no {key}", f"remove it (it belongs to {', '.join(having)})"))
-    try:
-        return model.model_validate(raw)
-    except ValidationError as wrong:
-        for error in wrong.errors():
-            if not (error["loc"] and error["loc"][0] in misplaced):
-                place, what, remedy = _told(model, error)
-                complaints.append(((*at, *place), what, remedy))
-        return None
+        try:
+            part = self._adapter.validate_python(raw)
+        except ValidationError as wrong:
+            for error in wrong.errors():
+                if not (error["loc"] and error["loc"][0] in misplaced):
+                    place, what, remedy = told(self._fields, error)
+                    complaints.append(((*at, *place), what, remedy))
+            return None
+        return part
 
 
-def _told(model: type[BaseModel], error: ErrorDetails) -> Complaint:
-    """A pydantic error in the words of the document: where, what, remedy."""
-    loc: Key = tuple(
-        part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part == "constrained-str" or part == "function"))
-    )
-    given, context = error.get("input"), error.get("ctx", {})
-    leaf = str(loc[-1]) if loc else ""
-    if loc[:1] == ("over",):
-        return loc[:1], "over is neither a list of fibre ids nor switched", "write over: [fibre id, ...] or over: switched"
-    match error["type"]:
-        case "missing":
-            return loc, f"{leaf} is missing", f"give {leaf}"
-        case "extra_forbidden":
-            return loc, f"unknown field '{leaf}'", _did_you_mean(leaf, model.model_fields)
-        case "literal_error":
-            expected = [word.strip("' ") for word in str(context.get("expected", "")).replace(" or ", ",").split(",")]
-            return loc, f"{leaf} is '{given}'", f"{_did_you_mean(str(given), expected, remove=False)}use one of {', '.join(expected)}"
-        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
-            return loc, f"{leaf} is {given}", "give a value " + " and ".join(f"{words[key]} {limit}" for key, limit in context.items())
-        case "string_pattern_mismatch":
-            return loc, f"{leaf} '{given}' is not of the right form", f"match {context.get('pattern')}"
-        case "value_error":
-            what, _, remedy = str(context.get("error", error["msg"])).partition("; ")
-            return loc, what, remedy or "correct it"
-        case _:
-            return loc, f"{leaf or 'the value'} is {given!r}: {error['msg'][:1].lower()}{error['msg'][1:]}", "correct it"
-
-
-def _did_you_mean(word: str, known: Any, *, remove: bool = True) -> str:
-    close = difflib.get_close_matches(word, [str(each) for each in known], n=1)
-    if close:
-        return f"did you mean {close[0]}?" + ("" if remove else " ")
-    return "remove it" if remove else ""
-
-
-def _path(key: Key) -> str:
-    text = ""
-    for part in key:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
-    return text
-
-
-def _line(lines: Mapping[Key, int], key: Key) -> int:
-    """The line of the deepest part of the path that is in the document."""
-    while key and key not in lines:
-        key = key[:-1]
-    return lines.get(key, 1)
+_NODES = _Kinds(NODE, NODE_NAMES, NODE_FIELDS)
+_LINKS = _Kinds(LINK, LINK_NAMES, LINK_FIELDS)

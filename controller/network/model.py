@@ -1,18 +1,20 @@
 """What a network is made of: nodes, the modules they own, and the links between them.
 
-These frozen models are the one description of a network: the document, the routing core, the API and the emulator all use them.
+These frozen models are the one description of a network: the document, the routing core, the API and the emulator all use them. They are
+slotted, since a network may have half a million of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
+from pydantic.dataclasses import dataclass
 
 NodeKind = Literal[
     "end-node",
@@ -46,10 +48,10 @@ Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90)]
 Longitude = Annotated[float, Field(ge=-180, le=180)]
 
-STRICT = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+STRICT = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class End:
     """One end of a link: a node, and where it matters the port or the module there."""
 
@@ -65,7 +67,15 @@ class End:
         return self.node
 
 
-@lru_cache(maxsize=1 << 18)
+def _utc(moment: datetime) -> datetime:
+    """A moment without a time zone is in UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Instant = Annotated[datetime, AfterValidator(_utc)]
+
+
+@lru_cache(maxsize=1 << 14)
 def parse_end(text: str) -> End:
     """`node`, `node:port` or `node/module`."""
     node, colon, port = text.partition(":")
@@ -75,19 +85,22 @@ def parse_end(text: str) -> End:
     return End(node, module=module) if slash else End(node)
 
 
-class Swap(BaseModel):
-    """A repeater's Bell-state measurement: chance to succeed, and fidelity of the output for two perfect inputs."""
+def _node_of(text: str) -> str:
+    """The node of an end: `parse_end(text).node`, for those who ask it of every link."""
+    return text.partition(":")[0].partition("/")[0]
 
-    model_config = STRICT
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Swap:
+    """A repeater's Bell-state measurement: chance to succeed, and fidelity of the output for two perfect inputs."""
 
     success: Probability = 1.0
     fidelity: Fidelity = 1.0
 
 
-class Module(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Module:
     """A QKD transmitter or receiver, a memory interface, or a classical transceiver beside them, of a node."""
-
-    model_config = STRICT
 
     role: Literal["tx", "rx", "tx-rx", "memory"]
     signal: Signal = "quantum"
@@ -113,10 +126,9 @@ class Module(BaseModel):
         return text
 
 
-class Channel(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Channel:
     """A data channel that somebody else has lit in a fibre, added and dropped by filters at the fibre's ends."""
-
-    model_config = STRICT
 
     wavelength_nm: Annotated[float, Field(ge=1200, le=1700)]
     launch_dbm: Annotated[float, Field(ge=-100, le=40)]
@@ -124,19 +136,16 @@ class Channel(BaseModel):
     """Forward runs from the first of the fibre's ends to the second."""
 
 
-class Window(BaseModel):
-    """An interval in which a link is available."""
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Window:
+    """An interval in which a link is available, from `start` until just before `end`."""
 
-    model_config = STRICT
+    start: Instant
+    end: Instant
 
-    start: datetime
-    end: datetime
-
-    @model_validator(mode="after")
-    def _ends_after_start(self) -> Self:
+    def __post_init__(self) -> None:
         if self.end <= self.start:
             raise ValueError("the window ends before it starts; give an end later than the start")
-        return self
 
 
 _KEY_NODE = {"modules", "kme", "saes"}
@@ -155,13 +164,12 @@ NODE_FIELDS: Mapping[str, frozenset[str]] = {
     "satellite": frozenset(_KEY_NODE),
     "ground-station": frozenset(_KEY_NODE),
 }
-"""Which fields beside the common ones a node kind has; `model_fields` of Node minus all of these are common."""
+"""Which fields beside the common ones a node kind has; the fields of Node minus all of these are common."""
 
 
-class Node(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Node:
     """One node of the network. Which fields it may carry depends on its kind (NODE_FIELDS)."""
-
-    model_config = STRICT
 
     kind: NodeKind
     location: tuple[Latitude, Longitude] | None = None
@@ -170,8 +178,8 @@ class Node(BaseModel):
     operator: Name | None = None
     admin: Admin = "enabled"
     source: str | None = None
-    origins: dict[str, Origin] = {}
-    modules: dict[Name, Module] = {}
+    origins: dict[str, Origin] = Field(default_factory=dict)
+    modules: dict[Name, Module] = Field(default_factory=dict)
     kme: Address | None = None
     """Where the node's key management entity listens (HTTPS)."""
     saes: tuple[Name, ...] = ()
@@ -184,9 +192,9 @@ class Node(BaseModel):
     sides: Literal["dual", "single"] | None = None
     """A dual-sided switch connects its lower half of ports (ingress) to its upper half (egress); a single-sided one any two ports."""
     insertion_loss_db: NonNegative | None = None
-    losses_db: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")], NonNegative] = {}
+    losses_db: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")], NonNegative] = Field(default_factory=dict)
     """Loss per port pair of a passive node, as `{"1-2": 3.4}`; a pair that is not listed is dark unless insertion_loss_db is given."""
-    bands: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+$")], tuple[Positive, Positive]] = {}
+    bands: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+$")], tuple[Positive, Positive]] = Field(default_factory=dict)
     """Lowest and highest wavelength in nm that a port of a passive node passes, as `{"2": [1549, 1551]}`; a port not listed passes all."""
     driver: Literal["netconf"] | None = None
     address: Address | None = None
@@ -211,13 +219,12 @@ LINK_FIELDS: Mapping[str, frozenset[str]] = {
 """Which fields beside the common ones a link kind has."""
 
 
-class Link(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Link:
     """One link. Which fields it may carry depends on its kind (LINK_FIELDS).
 
     `rate_bps` is secret key after the KME's own use; `rate_hz` is entangled pairs per second, all parallel channels together.
     """
-
-    model_config = STRICT
 
     kind: LinkKind
     ends: tuple[EndText, EndText]
@@ -226,7 +233,7 @@ class Link(BaseModel):
     shared_risk: tuple[Name, ...] = ()
     windows: tuple[Window, ...] = ()
     source: str | None = None
-    origins: dict[str, Origin] = {}
+    origins: dict[str, Origin] = Field(default_factory=dict)
     length_km: NonNegative | None = None
     loss_db: NonNegative | None = None
     loss_db_per_km: Positive | None = None
@@ -247,14 +254,10 @@ class Link(BaseModel):
     capacity_mbps: Positive | None = None
     latency_ms: NonNegative | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_id(cls, data: object) -> object:
-        if isinstance(data, dict) and not data.get("id"):
-            ends = data.get("ends")
-            if isinstance(ends, list | tuple) and len(ends) == 2 and all(isinstance(end, str) for end in ends):
-                return {**data, "id": f"{data.get('kind')}:{parse_end(ends[0]).node}--{parse_end(ends[1]).node}"}
-        return data
+    def __post_init__(self) -> None:
+        if not self.id:
+            a, b = self.nodes
+            object.__setattr__(self, "id", f"{self.kind}:{a}--{b}")
 
     @field_validator("state")
     @classmethod
@@ -273,7 +276,8 @@ class Link(BaseModel):
 
     @property
     def nodes(self) -> tuple[str, str]:
-        return self.a.node, self.b.node
+        a, b = self.ends
+        return _node_of(a), _node_of(b)
 
     @property
     def switched(self) -> bool:
@@ -287,3 +291,16 @@ class Link(BaseModel):
     def origin(self, field: str) -> Origin:
         """Where a given figure comes from: as said in `origins`, else declared when a source is named, else assumed."""
         return self.origins.get(field, "declared" if self.source else "assumed")
+
+
+NODE_NAMES = frozenset(field.name for field in dataclasses.fields(Node))
+LINK_NAMES = frozenset(field.name for field in dataclasses.fields(Link))
+NODE: TypeAdapter[Node] = TypeAdapter(Node)
+LINK: TypeAdapter[Link] = TypeAdapter(Link)
+
+
+def given(part: Node | Link) -> dict[str, Any]:
+    """What was said of a node or link, as the document would have it: JSON without what is left at its default."""
+    adapter: TypeAdapter[Any] = NODE if isinstance(part, Node) else LINK
+    said: dict[str, Any] = adapter.dump_python(part, mode="json", exclude_defaults=True)
+    return said

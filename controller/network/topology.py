@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
@@ -165,12 +165,12 @@ class Topology:
                 node = self.node(name)
                 if node.admin == admin:
                     return False
-                self.graph.nodes[name]["node"] = node.model_copy(update={"admin": admin})
+                self.graph.nodes[name]["node"] = replace(node, admin=admin)
             case events.AdminChanged(_, name, admin):
                 link_model = self.link(name)
                 if link_model.admin == admin:
                     return False
-                self._put(link_model.model_copy(update={"admin": admin}))
+                self._put(replace(link_model, admin=admin))
             case events.NodeAdded(name, node):
                 self.graph.add_node(name, node=node)
                 self.structure += 1

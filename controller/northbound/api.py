@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from controller.network.model import given
 from controller.network.topology import Topology, UnknownName
 from controller.northbound import metrics
 from controller.northbound.face import Face
@@ -126,7 +127,7 @@ async def _body(request: web.Request, model: type[BaseModel]) -> Any:
 
 async def get_topology(request: web.Request) -> web.Response:
     topology = request.app[FACE].topology
-    nodes = {name: node.model_dump(mode="json", exclude_defaults=True) for name, node in topology.nodes()}
+    nodes = {name: given(node) for name, node in topology.nodes()}
     return _json(
         {
             "name": topology.name,
@@ -140,7 +141,7 @@ async def get_topology(request: web.Request) -> web.Response:
 def _link(topology: Topology, link_id: str) -> dict[str, Any]:
     link = topology.link(link_id)
     figures = {name: asdict(figure) for name, figure in topology.figures(link).items()}
-    return link.model_dump(mode="json", exclude_defaults=True) | {
+    return given(link) | {
         "up": topology.up(link),
         "usable": topology.usable(link),
         "figures": figures,

@@ -73,12 +73,12 @@ def network() -> Topology:
     pairs = cKDTree(at).query_pairs(np.sqrt(DEGREE / (np.pi * NODES)), output_type="ndarray")
     graph = nx.Graph(pairs.tolist())
     joined = max(nx.connected_components(graph), key=len)
-    nodes = {f"n{number}": Node.model_validate({"kind": "trusted-node"}) for number in sorted(joined)}
+    nodes = {f"n{number}": Node(kind="trusted-node") for number in sorted(joined)}
     return Topology(
         "thousand",
         nodes,
         [
-            Link.model_validate({"kind": "qkd", "ends": [f"n{a}", f"n{b}"], "rate_bps": float(rng.integers(1e5, 1e6))})
+            Link(kind="qkd", ends=(f"n{a}", f"n{b}"), rate_bps=float(rng.integers(1e5, 1e6)))
             for a, b in sorted(map(tuple, pairs.tolist()))
             if a in joined
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asyncssh
@@ -60,13 +60,11 @@ def lay_out(
     directory.mkdir(parents=True, exist_ok=True)
     ports = _Ports()
     for name, node in list(topology.nodes()):
-        update: dict[str, str] = {}
         if node.holds_keys and (any_ports or node.kme is None):
-            update["kme"] = f"127.0.0.1:{ports.free()}"
+            node = replace(node, kme=f"127.0.0.1:{ports.free()}")
         if node.kind == "optical-switch" and (any_ports or node.address is None):
-            update["address"] = f"127.0.0.1:{ports.free()}"
-        if update:
-            topology.graph.nodes[name]["node"] = node.model_copy(update=update)
+            node = replace(node, address=f"127.0.0.1:{ports.free()}")
+        topology.graph.nodes[name]["node"] = node
     if any_ports:
         api_port, openflow_port, emulator_port = ports.free(), ports.free(), ports.free()
     ports.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -162,7 +163,7 @@ def test_no_disjoint_pair_is_faster(topology: Topology, by: Literal["node", "lin
 @settings(deadline=None, max_examples=200)
 @given(networks(), st.data())
 def test_capacity_is_what_is_not_reserved(topology: Topology, data: st.DataObject) -> None:
-    links = [link.model_copy(update={"capacity_mbps": data.draw(st.sampled_from([None, 1.0, 5.0, 10.0]))}) for link in topology.links()]
+    links = [replace(link, capacity_mbps=data.draw(st.sampled_from([None, 1.0, 5.0, 10.0]))) for link in topology.links()]
     topology = Topology("capacities", dict(topology.nodes()), links)
     reserved = {link.id: data.draw(st.sampled_from([0.0, 2.0, 5.0])) for link in links}
     left = {link.id: (link.capacity_mbps or 0.0) - reserved[link.id] for link in links}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,7 @@ def test_sandbox_without_trusted_nodes_takes_the_switched_link() -> None:
 def one_duct() -> Topology:
     """The sandbox, with trunk a in the duct of relay3's fibres."""
     topology = sandbox()
-    links = [link.model_copy(update={"shared_risk": ("south-duct",)}) if link.id == "trunk-a" else link for link in topology.links()]
+    links = [replace(link, shared_risk=("south-duct",)) if link.id == "trunk-a" else link for link in topology.links()]
     return Topology("ducts", dict(topology.nodes()), links)
 
 
@@ -270,7 +271,7 @@ def test_published_rates_of_vienna() -> None:
 def test_paths_over_nodes_of_one_operator_are_not_disjoint() -> None:
     """Were every node run by one operator, a second path with a relay of its own would add no secrecy, and that is told without a search."""
     vienna = secoqc()
-    nodes = {name: node.model_copy(update={"operator": "one"}) for name, node in vienna.nodes()}
+    nodes = {name: replace(node, operator="one") for name, node in vienna.nodes()}
     refused = refusal(Topology("one operator", nodes, vienna.links()), "SIE", "GUD", shares=3)
     assert (refused.constraint, refused.best) == ("shares", 2)
     assert "effort" not in refused.error
