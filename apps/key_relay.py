@@ -10,14 +10,18 @@ from pydantic import Field
 from controller.network.model import parse_end
 from controller.network.topology import UnknownName
 from controller.routing.compiled import compiled
-from controller.routing.key_relay import key
+from controller.routing.key_relay import Preference, key
 from controller.services.app import App, Companion, Item, KeyRelay, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
 
 
 class Keys(Request):
-    """Keys between two ends, each a node or one of its SAE IDs. `rate_bps` is promised, both directions together; 0 is best effort."""
+    """Keys between two ends, each a node or one of its SAE IDs. `rate_bps` is promised, both directions together; 0 is best effort.
+
+    Unless `prefer` says otherwise, a promised rate goes over the fewest trusted nodes that can carry it, best effort over the widest path.
+    """
 
     rate_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    prefer: Preference | None = None
     shares: Annotated[int, Field(ge=1, le=16)] = 1
     max_trusted_nodes: Annotated[int, Field(ge=0)] | None = None
     avoid: tuple[str, ...] = ()
@@ -35,6 +39,7 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         src,
         dst,
         rate_bps=request.rate_bps,
+        prefer=request.prefer or ("fewest-trusted-nodes" if request.rate_bps else "widest"),
         shares=request.shares,
         max_trusted_nodes=request.max_trusted_nodes,
         avoid=request.avoid,

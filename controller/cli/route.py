@@ -65,13 +65,28 @@ def entanglement(
 @click.argument("dst")
 @click.option("--rate", type=Finite(0), default=0.0, metavar="BPS", help="Secret-key rate that is needed, bit/s.")
 @click.option(
+    "--prefer",
+    type=click.Choice(["widest", "fewest-trusted-nodes"]),
+    default="widest",
+    show_default=True,
+    help="Which path of those that carry the rate; among equals the other counts.",
+)
+@click.option(
     "--shares", type=click.IntRange(1, 16), default=1, show_default=True, help="Disjoint paths; the key is the XOR of a share on each."
 )
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="The most trusted nodes a path may pass.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="A node to keep off; may be given again.")
 @OUTPUT
 def key(
-    file: str, src: str, dst: str, rate: float, shares: int, max_trusted_nodes: int | None, avoid: tuple[str, ...], output: str
+    file: str,
+    src: str,
+    dst: str,
+    rate: float,
+    prefer: Literal["widest", "fewest-trusted-nodes"],
+    shares: int,
+    max_trusted_nodes: int | None,
+    avoid: tuple[str, ...],
+    output: str,
 ) -> None:
     """Secret key between SRC and DST, relayed over trusted nodes or made end to end from entanglement.
 
@@ -83,7 +98,10 @@ def key(
 
     network = load(file)
     answer = _routed(
-        lambda: routing.key(network, src, dst, rate_bps=rate, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid), output
+        lambda: routing.key(
+            network, src, dst, rate_bps=rate, prefer=prefer, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid
+        ),
+        output,
     )
     rows = [(number, " - ".join(path["nodes"]), float(path["rate_bps"])) for number, path in enumerate(answer["paths"], 1)]
     trusted = ", ".join(answer["trusted_nodes"]) or "none"

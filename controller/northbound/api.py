@@ -23,7 +23,7 @@ from controller.northbound.problems import as_problems
 from controller.northbound.same_origin import same_origin
 from controller.routing.classical import classical
 from controller.routing.entanglement import entanglement
-from controller.routing.key_relay import key
+from controller.routing.key_relay import Preference, key
 from controller.routing.lightpath import light
 from controller.services.desk import UnknownService
 from controller.services.planner import WrongRequest
@@ -68,6 +68,7 @@ class RouteQuery(BaseModel):
     min_rate_hz: Annotated[float, Field(ge=0)] | None = None
     model: Literal["buffered", "on-demand"] = "buffered"
     rate_bps: Annotated[float, Field(ge=0)] = 0.0
+    prefer: Preference = "widest"
     shares: Annotated[int, Field(ge=1, le=16)] = 1
     max_trusted_nodes: Annotated[int, Field(ge=0)] | None = None
     avoid: tuple[str, ...] = ()
@@ -174,9 +175,15 @@ def _route(topology: Topology, kind: str, query: RouteQuery) -> dict[str, object
                 topology, src, dst, min_fidelity=query.min_fidelity, min_rate_hz=query.min_rate_hz, model=query.model
             ).to_json()
         case "key":
-            most = query.max_trusted_nodes
             return key(
-                topology, src, dst, rate_bps=query.rate_bps, shares=query.shares, max_trusted_nodes=most, avoid=query.avoid
+                topology,
+                src,
+                dst,
+                rate_bps=query.rate_bps,
+                prefer=query.prefer,
+                shares=query.shares,
+                max_trusted_nodes=query.max_trusted_nodes,
+                avoid=query.avoid,
             ).to_json()
         case "light":
             return light(topology, src, dst, max_loss_db=query.max_loss_db).to_json()

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -13,10 +14,16 @@ from scipy.sparse import csr_array
 from controller.network.topology import Topology, UnknownName
 from controller.routing.compiled import Floats, Ints, adjacency
 from controller.routing.graph import flow
-from controller.routing.graph.search import Arc, Forest, first_by_name, forest, hops, kept, largest, reached
+from controller.routing.graph.search import Forest, forest, hops, kept, largest
 from controller.routing.keys.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
 from controller.routing.keys.segments import Segment, SegmentKind, Segments, key_segments, told_segment
 from controller.routing.refusal import NoRoute
+
+Preference = Literal["widest", "fewest-trusted-nodes"]
+_ORDER: dict[Preference, str] = {
+    "widest": "the widest, then with the fewest trusted nodes",
+    "fewest-trusted-nodes": "with the fewest trusted nodes of those that carry the rate asked for, then the widest",
+}
 
 _SEGMENT_COST = 1_000_000
 """One segment, that is one trusted node, weighs more than all links of a set."""
@@ -60,6 +67,7 @@ def key(
     dst: str,
     *,
     rate_bps: float = 0.0,
+    prefer: Preference = "widest",
     shares: int = 1,
     max_trusted_nodes: int | None = None,
     avoid: Collection[str] = (),
@@ -67,11 +75,15 @@ def key(
     taken: Collection[tuple[str, str]] = frozenset(),
     segments: Collection[SegmentKind] = ("relay", "entanglement"),
 ) -> KeyRoute:
-    """The widest way to relay key from `src` to `dst`; then with the fewest trusted nodes, then the fewest links, then first by name.
+    """The best way to relay key from `src` to `dst` that carries `rate_bps`.
+
+    `prefer` says which is best: the widest and of these one with the fewest trusted nodes, or one with the fewest trusted nodes and of
+    these the widest; then the one with the fewest links, then the first by name. Each further hop trusts one more node and spends key of
+    one more link, so the widest is for who takes what there is, the other for who knows the rate that is needed.
 
     With `shares` above 1: so many paths of which no two share an interior node, an operator of one, a link or a shared risk, the least
-    width as large as can be. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links,
-    `reserved` is bit/s already promised per link id, `taken` are optical ports (node, port) that switched links cannot have.
+    width is what counts. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links,
+    `reserved` is bit/s already promised per link id (a `Promised` is followed at the cost of what changes in it), `taken` are optical ports (node, port) that switched links cannot have.
     `segments` says of which kinds the path may be: a relay segment is a QKD link; of an entangled one, see `segments.key_segments`. Each switched link is judged by a lightpath
     of its own, not by whether several can be set at once. Rates are sustained ones: pools are not counted.
 
@@ -82,6 +94,8 @@ def key(
     for name in avoid:
         if name not in topology.graph:
             _known_link(topology, name)
+    if prefer not in _ORDER:
+        raise ValueError(f"prefer must be one of {', '.join(_ORDER)}, got {prefer!r}")
     if not rate_bps >= 0 or shares < 1 or (max_trusted_nodes is not None and max_trusted_nodes < 0):
         raise ValueError("rate_bps must be at least 0, shares at least 1, max_trusted_nodes at least 0")
     for name in (src, dst):
@@ -96,9 +110,11 @@ def key(
     offered = partial(key_segments, topology, reserved=promised, taken=taken, alternatives=shares, kinds=segments)
     every = offered(avoid=avoid)
     search = _Search(every, every.width, src, dst)
-    found = search.widest(shares, max_trusted_nodes)
+    found = search.fewest(rate_bps, shares, max_trusted_nodes) if prefer == "fewest-trusted-nodes" else PathSet(None, True)
+    if found.paths is None:  # a refusal tells the widest
+        found = search.widest(shares, max_trusted_nodes)
     if found.paths is not None and _width(found.paths) >= rate_bps:
-        return _route(topology, found, promised)
+        return _route(every, found, promised, _ORDER[prefer])
     raise _refusal(search, offered if avoid else None, found, rate_bps, shares, max_trusted_nodes)
 
 
@@ -159,22 +175,33 @@ class _Search:
         return widths
 
     def smallest(self, least: float, max_trusted_nodes: int | None) -> Path | None:
-        """The path of fewest segments at least that wide, then links, then the first by name. It may pass one repeater twice."""
-        every, left = self.segments, self.to_go(least)
-        if left[self.source] < 0 or (max_trusted_nodes is not None and left[self.source] - 1 > max_trusted_nodes):
-            return None
+        """The path of fewest segments at least that wide, then links, then the first by name. It may pass one repeater twice.
+
+        Where every segment is one link, it is the widest of those with the fewest.
+        """
+        every = self.segments
         if every.chains:
+            left = self.to_go(least)
+            if left[self.source] < 0 or (max_trusted_nodes is not None and left[self.source] - 1 > max_trusted_nodes):
+                return None
             closer = self.leaving(least, lambda tail, head: bool(left[head] == left[tail] - 1))
             return _smallest(closer, self.src, self.dst, self.may_relay)
+        edges = self._edges(least).tolist()
+        if not edges or (max_trusted_nodes is not None and len(edges) - 1 > max_trusted_nodes):
+            return None
+        path, tail = [], self.source
+        for edge in edges:
+            path.append(every.segment(edge, tail))
+            tail = int(every.a[edge] if every.b[edge] == tail else every.b[edge])
+        return tuple(path)
 
-        def arcs(tail: int) -> list[Arc]:
-            if tail not in around:
-                around[tail] = [(width, head, edge) for head, edge, width in self._around(tail)]
-            return [arc for arc in around[tail] if 0 < arc[0] >= least]
+    def _edges(self, least: float) -> Ints:
+        """The path of fewest segments at least that wide, then the widest; then the first by name, if every segment is one link."""
+        from controller.routing.keys.fewest import fewest_relays  # it needs a compiler, which only workers are to load
 
-        around: dict[int, list[Arc]] = every.kept.of("around", dict) if self.width is every.width else {}
-        nodes, edges = first_by_name(arcs, None, left, self.source, every.names, every.ids)
-        return tuple(every.segment(edge, tail) for tail, edge in zip(nodes, edges, strict=False))
+        every = self.segments
+        ranks = every.node_rank, every.edge_rank
+        return fewest_relays(every.indptr, every.indices, every.edge, self.width, every.relays, *ranks, self.source, self.target, least)
 
     def at(self, least: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The paths with the fewest trusted nodes, then links, over segments at least that wide."""
@@ -257,7 +284,7 @@ class _Search:
         if "asked" not in every.kept:
             every.kept["asked"] = True
             most = min(max((width for _, _, width in self._around(node)), default=0.0) for node in (self.source, self.target))
-            return largest(self.width, lambda least: reached(self._wide(least), self.target)[1][self.source] >= 0, most) or 0.0
+            return largest(self.width, lambda least: self._edges(least).size > 0, most) or 0.0
         tree: Forest = every.kept.of("forest", self._forest)
         ends = [self._reach(node) for node in (self.source, self.target)]
         direct = [width for head, _, width in self._around(self.source) if head == self.target]
@@ -281,14 +308,26 @@ class _Search:
             return [(node, np.inf)]
         return [(head, width) for head, _, width in self._around(node) if self.segments.relays[head]]
 
+    def fewest(self, rate_bps: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
+        """The paths that carry the rate with the fewest trusted nodes, then the widest, then with the fewest links."""
+        found = self.at(rate_bps, shares, max_trusted_nodes)
+        if found.paths is None or (shares == 1 and not self.segments.chains):
+            return found
+        most = sum(len(path) - 1 for path in found.paths)
+        return self._widened(found, self.width[self.width > _width(found.paths)], shares, most)
+
     def widest(self, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The same at the largest width that has them. Every path of one width is one of each lesser width, so bisection is exact."""
         count, width = self.bound(shares)
         if count < shares:
             return PathSet(None, True)
-        best = self.at(width, shares, max_trusted_nodes)
-        if best.paths is not None:
-            return best
+        found = self.at(width, shares, max_trusted_nodes)
+        if found.paths is not None:
+            return found
+        return self._widened(found, self.width[self.width < width], shares, max_trusted_nodes)
+
+    def _widened(self, best: PathSet, widths: Floats, shares: int, max_trusted_nodes: int | None) -> PathSet:
+        """What there is at the largest of the widths that has anything; else `best`."""
         proven = best.proven
 
         def feasible(least: float) -> bool:
@@ -299,7 +338,7 @@ class _Search:
                 best = found
             return found.paths is not None
 
-        largest(self.width[self.width < width], feasible)
+        largest(widths, feasible)
         return PathSet(best.paths, proven)
 
     def most_shares(self, below: int) -> int:
@@ -371,7 +410,7 @@ def _refusal(
     return NoRoute(f"from {src} to {dst} there are {most} paths {disjoint}, {shares} are asked for{gave_up}", "shares", float(most))
 
 
-def _route(topology: Topology, found: PathSet, reserved: Mapping[str, float]) -> KeyRoute:
+def _route(every: Segments, found: PathSet, reserved: Mapping[str, float], order: str) -> KeyRoute:
     assert found.paths is not None
     paths, trusted, explanation = [], set(), []
     for number, path in enumerate(found.paths, start=1):
@@ -381,8 +420,9 @@ def _route(topology: Topology, found: PathSet, reserved: Mapping[str, float]) ->
         relays = [segment.nodes[-1] for segment in path[:-1]]
         trusted.update(relays)
         explanation.append(f"path {number}: {' - '.join(nodes)}, trusting {', '.join(relays) or 'nobody'}")
-        explanation += [line for segment in path for line in told_segment(topology, segment, reserved)]
+        explanation += [line for segment in path for line in told_segment(every, segment, reserved)]
         explanation.append(f"binding: {narrowest.nodes[0]} -- {narrowest.nodes[-1]} with {narrowest.width_bps:.6g} bit/s")
+    explanation.append(f"chosen: {order}")
     if not found.proven:
-        explanation.append("the search met the bound on its effort: a wider set of paths may exist")
+        explanation.append("the search met the bound on its effort: a better set of paths may exist")
     return KeyRoute(tuple(paths), _width(found.paths), tuple(sorted(trusted)), tuple(explanation))

@@ -9,10 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
+from controller.routing.keys.promised import Promised
+
 ALWAYS = (-math.inf, math.inf)
+_UNIT = 1 << 1074
+"""So many parts of one make every amount a whole number: the least float is one of them."""
+
+
+@lru_cache(4096)
+def _parts(amount: float) -> int:
+    whole, of = amount.as_integer_ratio()
+    return whole * (_UNIT // of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +53,23 @@ class _Account(NamedTuple):
     """What is promised of one resource: by how many for all time, how much together, and for a time only."""
 
     holders: int = 0
-    always: Fraction = Fraction(0)
+    always: int = 0
+    """In parts of `_UNIT`."""
     for_a_time: tuple[Reservation, ...] = ()
 
     def peak(self, start_s: float, end_s: float) -> float | None:
         """The most promised at any moment within [start, end), where some reservation starts; None when nothing is."""
+        if not self.for_a_time:
+            return self.always / _UNIT if self.holders else None
         during = [each for each in self.for_a_time if each.start_s < end_s and each.end_s > start_s]
         if not during:
-            return float(self.always) if self.holders else None
+            return self.always / _UNIT if self.holders else None
         moments = {max(each.start_s, start_s) for each in during}
-        return float(
-            self.always
-            + max(sum((Fraction(each.amount) for each in during if each.start_s <= moment < each.end_s), Fraction(0)) for moment in moments)
-        )
+        most = max(sum(_parts(each.amount) for each in during if each.start_s <= moment < each.end_s) for moment in moments)
+        return (self.always + most) / _UNIT
+
+
+_NOTHING = _Account()
 
 
 class Ledger:
@@ -67,7 +81,7 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._accounts: dict[str, _Account] = {}
         self._peaks: dict[str, float] = {}
-        self._of_kind: dict[str, dict[str, float]] = {}
+        self._of_kind: dict[str, Promised] = {}
         self._holding: dict[str, set[str]] = {}
         self._changed: dict[str, int] = {}
         for service, reservations in (entries or {}).items():
@@ -147,7 +161,7 @@ class Ledger:
     def _with(self, changes: Mapping[str, Entry | None]) -> Ledger:
         other = self._sharing()
         other._entries, other._accounts, other._peaks = dict(self._entries), dict(self._accounts), dict(self._peaks)
-        other._of_kind = {kind: dict(peaks) for kind, peaks in self._of_kind.items()}
+        other._of_kind = {kind: Promised(peaks) for kind, peaks in self._of_kind.items()}
         other._holding = {kind: set(names) for kind, names in self._holding.items()}
         for service, reservations in changes.items():
             other._enter(service, reservations)
@@ -156,18 +170,19 @@ class Ledger:
 
     def _enter(self, service: str, reservations: Entry | None) -> None:
         for each in self._entries.pop(service, ()):
-            self._account(each, -1)
-            self._holding[_kind(each.resource)].discard(service)
+            self._holding[self._account(each, -1)].discard(service)
         if reservations is not None:
             self._entries[service] = reservations
             for each in reservations:
-                self._account(each, +1)
-                self._holding.setdefault(_kind(each.resource), set()).add(service)
+                self._holding.setdefault(self._account(each, +1), set()).add(service)
 
-    def _account(self, each: Reservation, sign: int) -> None:
-        holders, always, for_a_time = self._accounts.get(each.resource, _Account())
+    def _account(self, each: Reservation, sign: int) -> str:
+        """Add a reservation, or take it away; returns of which kind its resource is."""
+        resource = each.resource
+        kind, _, name = resource.partition(":")
+        holders, always, for_a_time = self._accounts.get(resource, _NOTHING)
         if (each.start_s, each.end_s) == ALWAYS:
-            holders, always = holders + sign, always + Fraction(each.amount if sign > 0 else -each.amount)
+            holders, always = holders + sign, always + sign * _parts(each.amount)
         elif sign > 0:
             for_a_time = (*for_a_time, each)
         else:
@@ -175,13 +190,10 @@ class Ledger:
             for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
         account = _Account(holders, always, for_a_time)
         peak = account.peak(*ALWAYS)
-        kind = _kind(each.resource)
         if peak is None:
-            del self._accounts[each.resource], self._peaks[each.resource], self._of_kind[kind][each.resource[len(kind) + 1 :]]
-        else:
-            self._accounts[each.resource], self._peaks[each.resource] = account, peak
-            self._of_kind.setdefault(kind, {})[each.resource[len(kind) + 1 :]] = peak
-
-
-def _kind(resource: str) -> str:
-    return resource.partition(":")[0]
+            del self._accounts[resource], self._peaks[resource], self._of_kind[kind][name]
+            return kind
+        if kind not in self._of_kind:
+            self._of_kind[kind] = Promised()
+        self._accounts[resource], self._peaks[resource], self._of_kind[kind][name] = account, peak, peak
+        return kind

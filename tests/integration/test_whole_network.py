@@ -35,7 +35,7 @@ def memory_of(pid: int) -> bytes:
 
 
 def test_the_same_key_on_both_sides_over_two_trusted_nodes_and_none_in_the_controller(network: Any) -> None:
-    service = network.create("key", "alice", "bob", rate_bps=500)
+    service = network.create("key", "alice", "bob", rate_bps=500, prefer="widest")
     network.wait_active(service)
     route = network.services()[service]["route"]
     assert route["trusted_nodes"] == ["relay1", "relay2"]
@@ -70,7 +70,7 @@ def test_the_same_key_on_both_sides_over_two_trusted_nodes_and_none_in_the_contr
 
 
 def test_a_dead_link_makes_services_find_another_way(network: Any) -> None:
-    key = network.create("key", "alice", "bob", rate_bps=200)
+    key = network.create("key", "alice", "bob", rate_bps=200, prefer="widest")
     light = network.create("lightpath", "alice/q9", "bob/q9")
     packets = network.create("connectivity", "h1", "h4")
     network.wait_active()

@@ -6,8 +6,9 @@ virtual key link without trusted nodes inside.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from controller.network.topology import Figure, Topology, qkd_figure
 from controller.physics.bell_diagonal import bbm92_key_fraction, werner
 from controller.routing.compiled import Bools, Compiled, Edges, Floats, Ints, Kept, adjacency, compiled
 from controller.routing.entanglement import Chain, explain, front
+from controller.routing.keys.promised import Promised
 from controller.routing.light.plant import build
 from controller.routing.lightpath import LightRoute, light
 from controller.routing.refusal import NoRoute, told
@@ -49,7 +51,8 @@ class Segments:
     """Every usable segment between key-holding nodes, as edges (m): the QKD links in their order, then the entangled segments.
 
     `a`, `b` node numbers of the ends; `width` bit/s not yet promised; `there` whether there is such a segment at all, with key or without;
-    `links` how many links it has; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the relays of each. `kept` is what was computed from these.
+    `links` how many links it has; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the relays of each; `node_rank`, `edge_rank` the
+    places of nodes and QKD links in the order of their names (entangled segments come after); `told` the rates of QKD links in words, by id. `kept` is what was computed from these.
     """
 
     def __init__(self, topology: Topology, arrays: Compiled, edges: Edges, there: Bools, width: Floats) -> None:
@@ -58,26 +61,35 @@ class Segments:
         self.a, self.b, self.indptr, self.indices, self.edge = edges.a, edges.b, edges.indptr, edges.indices, edges.edge
         self.there, self.width = there, width
         self.links: Ints = np.ones(len(edges.ids), dtype=np.int32)
-        self.relays: Bools = arrays.by_structure.of(
-            "relays", lambda: np.array([node.kind in RELAYS for _, node in topology.nodes()], dtype=np.bool_)
-        )
-        self.operators: list[Ints] = arrays.by_structure.of("operators", lambda: _operators(topology, self.relays))
+        kept = arrays.by_structure
+        self.relays: Bools = kept.of("relays", lambda: np.array([node.kind in RELAYS for _, node in topology.nodes()], dtype=np.bool_))
+        self.operators: list[Ints] = kept.of("operators", lambda: _operators(topology, self.relays))
+        self.node_rank: Ints = kept.of("node rank", lambda: _rank(arrays.names))
+        self.edge_rank: Ints = edges.by_structure.of("edge rank", lambda: _rank(edges.ids))
         self.lit: dict[int, LightRoute] = {}
         self.chains: Sequence[Chain] = ()
+        self.told: dict[str, str] = {}
         self.kept = Kept()
 
-    def join(self, chains: Sequence[Chain], reserved: Mapping[str, float]) -> None:
+    def join(self, chains: Sequence[Chain]) -> None:
         """Take in entangled segments."""
         ends = np.array([(self.number[chain.nodes[0]], self.number[chain.nodes[-1]]) for chain in chains], dtype=np.int32)
-        promised = [max(reserved.get(link_id, 0.0) for link_id in chain.links) for chain in chains]
-        widths = [max(0.0, _key_bps(chain) - less) for chain, less in zip(chains, promised, strict=True)]
         self.a, self.b = np.concatenate((self.a, ends[:, 0])), np.concatenate((self.b, ends[:, 1]))
         self.indptr, self.indices, self.edge = adjacency(len(self.names), self.a, self.b)
-        self.width = np.concatenate((self.width, widths))
+        self.width = np.concatenate((self.width, np.maximum([_key_bps(chain) for chain in chains], 0.0)))
         self.there = np.concatenate((self.there, np.ones(len(chains), dtype=np.bool_)))
         self.links = np.concatenate((self.links, np.array([len(chain.links) for chain in chains], dtype=np.int32)))
+        self.edge_rank = np.concatenate((self.edge_rank, np.arange(len(self.edge_rank), len(self.there), dtype=np.int32)))
         self.ids = [*self.ids, *(chain.links[0] for chain in chains)]
         self.chains = chains
+
+    def less(self, of_links: Floats, reserved: Mapping[str, float]) -> Segments:
+        """These segments less what is promised: of the QKD links in their order, and of the links of entangled segments by id; in bit/s."""
+        of_chains = [max(reserved.get(link_id, 0.0) for link_id in chain.links) for chain in self.chains]
+        other = copy.copy(self)
+        other.width = np.maximum(self.width - (np.concatenate((of_links, of_chains)) if of_chains else of_links), 0.0)
+        other.kept = Kept()
+        return other
 
     def segment(self, edge: int, tail: int | None = None) -> Segment:
         """The segment of that number, away from the node `tail`."""
@@ -95,6 +107,13 @@ class Segments:
         over = segment.way.links if isinstance(segment.way, LightRoute) else ()
         link_ids = (*segment.links, *over)
         return frozenset(link_ids).union(*(self.topology.shared_risk(self.topology.link(link_id)) for link_id in link_ids))
+
+
+def _rank(names: Sequence[str]) -> Ints:
+    """The place of each in the order of all."""
+    rank = np.empty(len(names), dtype=np.int32)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return rank
 
 
 def _operators(topology: Topology, relays: Bools) -> list[Ints]:
@@ -118,7 +137,8 @@ def key_segments(
     """The segments of these kinds without the nodes and links in `avoid`.
 
     For each pair of nodes there are up to `alternatives` entangled segments that share no repeater and no link: the best, then the best of
-    what is left. A figure that nobody knows makes no segment. Without `avoid` and `reserved` they are kept for the next request.
+    what is left. A figure that nobody knows makes no segment. Without `avoid` they are kept for the next request; with `reserved`, if that
+    is a `Promised` of which nothing changed.
     """
     arrays = compiled(topology)
     edges = arrays.edges(topology, "qkd")
@@ -127,9 +147,33 @@ def key_segments(
     # links that need nothing but themselves change only with themselves
     kept = edges.by_figures if not (pairs or ways.via or ways.switched) else arrays.by_revision
     asked = (frozenset(taken), alternatives if pairs else 0, frozenset(kinds))
-    last: tuple[object, Segments] | None = kept.get("segments")
-    if not (reserved or avoid) and last is not None and last[0] == asked:
-        return last[1]
+    last: tuple[object, Segments] | None = None if avoid else kept.get("segments")
+    if last is None or last[0] != asked:
+        last = asked, _all(topology, arrays, edges, ways, frozenset(avoid), taken, alternatives if pairs else 0, kinds)
+        if not avoid:
+            kept["segments"] = last
+    every = last[1]
+    if not reserved:
+        return every
+    follower: _Follower = edges.by_structure.of("promised", lambda: _Follower(edges))
+    mark, promised = follower.follow(reserved)
+    reduced: tuple[object, Segments] | None = every.kept.get("less")
+    if reduced is None or reduced[0] is not mark:
+        reduced = every.kept["less"] = mark, every.less(promised, reserved)
+    return reduced[1]
+
+
+def _all(
+    topology: Topology,
+    arrays: Compiled,
+    edges: Edges,
+    ways: _Ways,
+    avoid: frozenset[str],
+    taken: Collection[tuple[str, str]],
+    alternatives: int,
+    kinds: Collection[SegmentKind],
+) -> Segments:
+    """The segments as if nothing were promised; entangled ones if there may be `alternatives`."""
     there, rates = _fixed(topology, arrays, edges, ways, avoid, kinds)
     lit: dict[int, LightRoute] = {}
     if ways.switched and "relay" in kinds:
@@ -138,22 +182,51 @@ def key_segments(
             rate = switched_rate(topology, topology.link(edges.ids[number]), route)
             if rate is not None:
                 there[number], rates[number] = True, rate.value
-    for link_id, promised in reserved.items():
-        if link_id in edges.number:
-            rates[edges.number[link_id]] -= promised
     found = Segments(topology, arrays, edges, there, np.maximum(np.where(there, rates, 0.0), 0.0))
     found.lit = lit
-    if pairs:
+    if alternatives:
         chains = (
-            _entangled(topology, frozenset(avoid), alternatives)
+            _entangled(topology, avoid, alternatives)
             if avoid
-            else arrays.by_revision.of(("entangled", alternatives), lambda: _entangled(topology, frozenset(), alternatives))
+            else arrays.by_revision.of(("entangled", alternatives), lambda: _entangled(topology, avoid, alternatives))
         )
         if chains:
-            found.join(chains, reserved)
-    if not (reserved or avoid):
-        kept["segments"] = asked, found
+            found.join(chains)
     return found
+
+
+@dataclass(slots=True)
+class _Follower:
+    """What is promised of each QKD link, in their order, kept as the last `Promised` it was asked for goes on."""
+
+    edges: Edges
+    of: Promised = field(default_factory=Promised)
+    changes: list[str] = field(default_factory=list)
+    taken: int = 0
+    mark: object = None
+    """Another object whenever an amount is another."""
+    bps: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bps = np.zeros(len(self.edges.ids))
+
+    def follow(self, reserved: Mapping[str, float]) -> tuple[object, Floats]:
+        """A mark of the amounts, and these in bit/s. Anything but the `Promised` followed is read whole."""
+        if reserved is not self.of or self.of.changes is not self.changes:
+            self.of = reserved if isinstance(reserved, Promised) else Promised()
+            self.changes, self.taken, self.mark = self.of.changes, len(self.of.changes), object()
+            self.bps = np.zeros(len(self.edges.ids))
+            for link_id, promised in reserved.items():
+                if link_id in self.edges.number:
+                    self.bps[self.edges.number[link_id]] = promised
+        for link_id in self.changes[self.taken :]:
+            number, promised = self.edges.number.get(link_id), reserved.get(link_id, 0.0)
+            if number is None or self.bps[number] != promised:
+                self.mark = object()
+            if number is not None:
+                self.bps[number] = promised
+        self.taken = len(self.changes)
+        return self.mark, self.bps
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +299,8 @@ def switched_rate(topology: Topology, link: Link, route: LightRoute) -> Figure |
     return topology.figure(link, "rate_bps") or qkd_figure(link, Figure(route.loss_db, "computed", "lightpath"), "rate_bps")
 
 
-def told_segment(topology: Topology, segment: Segment, reserved: Mapping[str, float]) -> list[str]:
-    """The figures of a segment, with where they come from."""
+def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float]) -> list[str]:
+    """The figures of one of the segments, with where they come from."""
     promised = max(reserved.get(link_id, 0.0) for link_id in segment.links) if reserved else 0.0
     less = f", less {promised:.6g} bit/s promised" if promised else ""
     if isinstance(segment.way, Chain):
@@ -236,13 +309,17 @@ def told_segment(topology: Topology, segment: Segment, reserved: Mapping[str, fl
             f"{_key_bps(chain):.6g} bit/s (computed, BBM92: {chain.rate_hz:.6g} pairs per second of fidelity {chain.fidelity:.6g}, "
             f"half of them sifted){less}, entangled over {', '.join(chain.nodes[1:-1]) or 'one link'}"
         )
-        return [f"{chain.nodes[0]} -- {chain.nodes[-1]}: {made}", *explain(topology, chain)]
-    link = topology.link(segment.links[0])
-    rate = topology.figure(link, "rate_bps") if segment.way is None else switched_rate(topology, link, segment.way)
-    assert rate is not None
-    lines = [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {told(rate, 'bit/s')}{less}, over {link.id}"]
+        return [f"{chain.nodes[0]} -- {chain.nodes[-1]}: {made}", *explain(every.topology, chain)]
+    link_id = segment.links[0]
+    rate = every.told.get(link_id)
+    if rate is None:
+        link = every.topology.link(link_id)
+        figure = every.topology.figure(link, "rate_bps") if segment.way is None else switched_rate(every.topology, link, segment.way)
+        assert figure is not None
+        rate = every.told[link_id] = told(figure, "bit/s")
+    lines = [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {rate}{less}, over {link_id}"]
     if segment.way is not None:
-        lines.append(f"{link.id} needs a lightpath of {segment.way.loss_db:.6g} dB: {', '.join(segment.way.ports)}")
+        lines.append(f"{link_id} needs a lightpath of {segment.way.loss_db:.6g} dB: {', '.join(segment.way.ports)}")
     return lines
 
 

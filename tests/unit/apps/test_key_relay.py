@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,17 +79,32 @@ def test_no_link_ever_promises_more_than_it_makes(network: Topology, request: Ke
     for link in network.links("qkd"):
         assert promised.get(f"key:{link.id}", 0.0) <= (link.rate_bps or 0.0)
     if number and request.rate_bps:
-        first = planned(network, request)
-        narrower = planned(network, request.model_copy(update={"rate_bps": 0.0}), ledger)
+        best_effort = request.model_copy(update={"rate_bps": 0.0})
+        first, narrower = planned(network, best_effort), planned(network, best_effort, ledger)
         assert first is not None
         assert narrower is None or narrower.route["rate_bps"] <= first.route["rate_bps"], "what is promised is not had again"
+
+
+def test_a_promised_rate_trusts_few_and_best_effort_takes_the_widest() -> None:
+    names = {"a": "end-node", "b": "end-node", "near": "trusted-node", "far1": "trusted-node", "far2": "trusted-node"}
+    rates = {("a", "near"): 100.0, ("near", "b"): 100.0, ("a", "far1"): 900.0, ("far1", "far2"): 900.0, ("far2", "b"): 900.0}
+    links = [Link(kind="qkd", ends=ends, rate_bps=rate) for ends, rate in rates.items()]
+    network = Topology("two ways", {name: Node(kind=kind) for name, kind in names.items()}, links)  # type: ignore[arg-type]
+
+    def trusted(**wanted: Any) -> list[str]:
+        found = planned(network, Keys(ends=("a", "b"), **wanted))
+        assert found is not None
+        return list(found.route["trusted_nodes"])
+
+    assert trusted() == trusted(rate_bps=101) == trusted(rate_bps=1, prefer="widest") == ["far1", "far2"]
+    assert trusted(rate_bps=100) == trusted(prefer="fewest-trusted-nodes") == ["near"]
 
 
 def test_switched_links_bring_their_lightpath_and_fixed_ones_their_glass() -> None:
     network = load(SANDBOX)
     switched = plan("k", Keys(ends=("alice", "bob"), avoid=("relay1", "relay3")), network, Ledger(), 0.0)
     assert switched.companions == (Companion("lightpath", {"ends": ["alice/q9", "bob/q9"]}),)
-    fixed = plan("k", Keys(ends=("sae-alice", "sae-bob"), rate_bps=100), network, Ledger(), 0.0)
+    fixed = plan("k", Keys(ends=("sae-alice", "sae-bob"), rate_bps=100, prefer="widest"), network, Ledger(), 0.0)
     assert fixed.companions == ()
     assert {"fibre:alice--relay1", "qkd:alice--relay1", "relay1"} <= fixed.touches
 

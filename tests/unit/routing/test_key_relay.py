@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 import topologies
 from controller.network import events
 from controller.network.document import load
-from controller.network.model import Link, Node, NodeKind, Swap
+from controller.network.model import Admin, Link, Node, NodeKind, Swap
 from controller.network.topology import Topology, UnknownName
 from controller.physics.bell_diagonal import bbm92_key_fraction, recurrence, swap, werner
-from controller.routing.key_relay import key
-from controller.routing.keys import disjoint
+from controller.routing.key_relay import Preference, key
+from controller.routing.keys import disjoint, promised
+from controller.routing.keys.promised import Promised
 from controller.routing.refusal import NoRoute
 
 Hops = tuple[tuple[str, Link], ...]
@@ -53,8 +54,8 @@ def networks(draw: st.DrawFn) -> Topology:
         links.append(Link(kind="fibre", id=f"f{number}", ends=ends, length_km=1, shared_risk=ducts))
         over = (f"f{draw(st.sampled_from([number, number, max(0, number - 1)]))}",)
         rate = float(draw(st.integers(0, 5)))
-        admin = draw(st.sampled_from(["enabled"] * 7 + ["draining"]))
-        links.append(Link(kind="qkd", id=f"q{number}", ends=ends, rate_bps=rate, over=over, admin=admin))
+        admins: st.SearchStrategy[Admin] = st.sampled_from([*["enabled"] * 7, "draining"])
+        links.append(Link(kind="qkd", id=f"q{number}", ends=ends, rate_bps=rate, over=over, admin=draw(admins)))
     return Topology("random", nodes, links)
 
 
@@ -100,14 +101,17 @@ def every_set(topology: Topology, shares: int, avoid: frozenset[str]) -> list[tu
     st.none() | st.integers(0, 3),
     st.sampled_from([0, 0, 2, 4]),
     st.sampled_from([(), (), ("n2",), ("n2", "q3")]),
+    st.sampled_from(["widest", "fewest-trusted-nodes"]),
 )
-def test_no_set_of_paths_is_wider(topology: Topology, shares: int, most: int | None, rate: float, avoid: tuple[str, ...]) -> None:
+def test_no_set_of_paths_is_better(
+    topology: Topology, shares: int, most: int | None, rate: float, avoid: tuple[str, ...], prefer: Preference
+) -> None:
     avoid = tuple(name for name in avoid if name in topology.graph)
     found = every_set(topology, shares, frozenset(avoid))
     sizes = [(-width(paths), sum(len(hops) - 1 for hops in paths)) for paths in found]
     allowed = [size for size in sizes if most is None or size[1] <= most]
     try:
-        route = key(topology, "n0", "n1", shares=shares, max_trusted_nodes=most, rate_bps=rate, avoid=avoid)
+        route = key(topology, "n0", "n1", shares=shares, max_trusted_nodes=most, rate_bps=rate, avoid=avoid, prefer=prefer)
     except NoRoute as refused:
         if allowed:
             assert (refused.constraint, refused.best) == ("rate_bps", -min(allowed)[0])
@@ -120,18 +124,43 @@ def test_no_set_of_paths_is_wider(topology: Topology, shares: int, most: int | N
         elif refused.constraint == "max_trusted_nodes":
             fewest = [len(hops) - 1 for hops in every_path(topology, "n0", "n1", frozenset(avoid))]
             assert refused.best in {min(fewest), min((size[1] for size in sizes), default=None)}
-            assert most is not None and refused.best > most
+            assert most is not None and refused.best is not None and refused.best > most
         elif refused.constraint == "avoid":
             assert avoid and not every_path(topology, "n0", "n1", frozenset(avoid))
         else:
             assert refused.constraint in ("reachability", "rate_bps")
             assert not every_path(topology, "n0", "n1", frozenset(avoid))
         return
-    assert (-route.rate_bps, len(route.trusted_nodes)) == min(allowed)
-    assert route.rate_bps >= rate and len(route.paths) == shares
+    size = (-route.rate_bps, len(route.trusted_nodes))
+    first = tuple if prefer == "widest" else lambda size: size[::-1]
+    assert size == min([each for each in allowed if -each[0] >= rate], key=first)
+    assert len(route.paths) == shares
     returned = {(path.nodes[1:], path.links) for path in route.paths}
     assert returned in [{(tuple(name for name, _ in hops), tuple(link.id for _, link in hops)) for hops in paths} for paths in found]
     assert route.rate_bps == min(path.rate_bps for path in route.paths)
+    if shares == 1:
+        alike = [hops for (hops,), each in zip(found, sizes, strict=True) if each == size]
+        named = [(tuple(name for name, _ in hops), tuple(link.id for _, link in hops)) for hops in alike]
+        assert returned == {min(named)}, "the first by name"
+
+
+def test_the_fewest_trusted_nodes_that_carry_the_rate_and_of_these_the_widest() -> None:
+    """From alice to bob a chain without trusted nodes carries little, one node more, two the most."""
+    topology = sandbox()
+    for rate, shares in product((0.0, 1.0, 400.0), (1, 2)):
+        fewest = key(topology, "alice", "bob", rate_bps=rate, shares=shares, prefer="fewest-trusted-nodes")
+        widest = key(topology, "alice", "bob", rate_bps=rate, shares=shares)
+        assert len(fewest.trusted_nodes) <= len(widest.trusted_nodes) and rate <= fewest.rate_bps <= widest.rate_bps
+        same = key(topology, "alice", "bob", shares=shares, max_trusted_nodes=len(fewest.trusted_nodes))
+        assert same.rate_bps == fewest.rate_bps, "no other so many are wider"
+        if fewest.trusted_nodes:
+            none = refusal(topology, "alice", "bob", rate_bps=rate, shares=shares, max_trusted_nodes=len(fewest.trusted_nodes) - 1)
+            assert none.constraint in ("rate_bps", "max_trusted_nodes")
+        assert any("the fewest trusted nodes of those that carry the rate" in line for line in fewest.explanation)
+    assert key(topology, "alice", "bob", prefer="fewest-trusted-nodes").trusted_nodes == ()
+    assert key(topology, "alice", "bob").trusted_nodes == ("relay1", "relay2")
+    with pytest.raises(ValueError, match="prefer must be one of widest, fewest-trusted-nodes, got 'shortest'"):
+        key(topology, "alice", "bob", prefer="shortest")  # type: ignore[arg-type]
 
 
 @settings(max_examples=80, deadline=None)
@@ -294,19 +323,40 @@ def test_only_segments_of_the_kinds_asked_for() -> None:
 @settings(max_examples=100, deadline=None)
 @given(networks(), st.lists(st.tuples(st.integers(0, 10), st.integers(0, 6)), max_size=4), st.integers(1, 2))
 def test_what_is_kept_between_requests_is_never_stale(topology: Topology, changes: list[tuple[int, int]], shares: int) -> None:
-    """A changed topology answers as one that is made so from the beginning."""
+    """A changed topology answers as one that is made so from the beginning, and so do promises that are followed."""
+    followed = Promised()
 
-    def answer(network: Topology) -> dict[str, object]:
+    def answer(network: Topology, reserved: Mapping[str, float], prefer: Preference) -> dict[str, object]:
         try:
-            return key(network, "n0", "n1", shares=shares).to_json()
+            return key(network, "n0", "n1", shares=shares, reserved=reserved, prefer=prefer).to_json()
         except NoRoute as refused:
             return refused.to_json()
 
     for number, value in [(0, -1), *changes]:
-        if value >= 0 and f"q{number}" in {link.id for link in topology.links("qkd")}:
+        link_ids = {link.id for link in topology.links("qkd")}
+        if value >= 0 and f"q{number}" in link_ids:
             topology.apply(events.LinkMeasured(f"q{number}", "rate_bps", float(value)))
             topology.apply(events.LinkStateChanged(f"f{number}", up=value % 3 > 0))
-        assert answer(topology) == answer(topology) == answer(copy.deepcopy(topology))
+        if value >= 0:
+            followed[f"q{10 - number}"] = float(value)
+            followed.pop(f"q{value}", None)
+        for prefer, reserved in product(get_args(Preference), ({}, followed)):
+            again = copy.deepcopy(topology), dict(reserved), prefer
+            assert answer(topology, reserved, prefer) == answer(topology, reserved, prefer) == answer(*again)
+            assert answer(topology, dict(reserved), prefer) == answer(*again)
+
+
+def test_promises_are_followed_past_the_changes_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promised, "CHANGES_KEPT", 2)
+    topology, followed = sandbox(), Promised()
+    widths = []
+    for each in range(1, 8):
+        followed["qkd:alice--relay1"] = float(each)
+        widths.append(key(topology, "alice", "relay1", reserved=followed).rate_bps)
+    del followed["qkd:alice--relay1"]
+    free = key(topology, "alice", "relay1", reserved=followed).rate_bps
+    assert widths == pytest.approx([free - each for each in range(1, 8)])
+    assert key(topology, "alice", "relay1", reserved=Promised({"qkd:alice--relay1": 100.0})).rate_bps == pytest.approx(free - 100)
 
 
 def test_two_segments_over_one_repeater_count_its_links_once() -> None:

@@ -24,7 +24,7 @@ from tests.unit.services.sandbox import EXECUTOR, H1_H3, KEY, LIGHT, OVER_LIGHT,
 async def test_the_highest_priority_is_replanned_first(net: Running) -> None:
     async with net.running():
         for name, priority in (("low", 1), ("high", 9), ("middle", 5)):
-            await net.desk.create("key", {**KEY, "rate_bps": 100}, name=name, priority=priority)
+            await net.desk.create("key", {**KEY, "rate_bps": 100, "prefer": "widest"}, name=name, priority=priority)
             await net.reaches(name, "ACTIVE")
         net.link("qkd:relay1--relay2", up=False)
         moved, stuck = await net.desk.administer("node", "relay2", "disabled")

@@ -1,0 +1,30 @@
+"""What is promised, with what of it changed: so that arrays kept from it follow a change at the cost of that change."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from collections.abc import Mapping
+
+CHANGES_KEPT = 10_000
+"""So many changes are listed before a new list is begun; who follows the old one reads everything anew, once."""
+
+
+class Promised(UserDict[str, float]):
+    """Amounts by name. `changes` names what was set or deleted, in that order; it is another list once the old one was too long."""
+
+    def __init__(self, amounts: Mapping[str, float] | None = None) -> None:
+        self.changes: list[str] = []
+        super().__init__(amounts)
+
+    def __setitem__(self, name: str, amount: float) -> None:
+        self.data[name] = amount
+        self._note(name)
+
+    def __delitem__(self, name: str) -> None:
+        del self.data[name]
+        self._note(name)
+
+    def _note(self, name: str) -> None:
+        if len(self.changes) >= CHANGES_KEPT:
+            self.changes = []
+        self.changes.append(name)
