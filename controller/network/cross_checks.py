@@ -186,6 +186,14 @@ def _over(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Comp
         if link.switched:
             yield from _switched(nodes, link, at, patched)
             continue
+        if not link.fibres:
+            if link.kind == "qkd" and link.rate_bps is None:
+                yield (
+                    ("links", index),
+                    "a qkd link with neither rate_bps nor fibres to compute it from",
+                    "give rate_bps, or over: [fibre id, ...]",
+                )
+            continue
         glass: nx.Graph[str] = nx.Graph()
         for position, fibre_id in enumerate(link.fibres):
             fibre = by_id.get(fibre_id)
@@ -195,16 +203,10 @@ def _over(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Comp
                 yield (*at, position), f"'{fibre_id}' is of kind {fibre.kind}", "name a fibre or free-space link"
             else:
                 glass.add_edge(*fibre.nodes)
-        if link.fibres and len(glass.edges) == len(link.fibres):
+        if len(glass.edges) == len(link.fibres):
             ends = link.nodes
             if not all(end in glass for end in ends) or not nx.has_path(glass, *ends):
                 yield at, f"these fibres do not join {ends[0]} and {ends[1]}", "list the fibres from one end to the other"
-        elif link.kind == "qkd" and not link.fibres and link.rate_bps is None:
-            yield (
-                ("links", index),
-                "a qkd link with neither rate_bps nor fibres to compute it from",
-                "give rate_bps, or over: [fibre id, ...]",
-            )
 
 
 def _switched(nodes: Mapping[str, Node], link: Link, at: Key, patched: set[tuple[str, str | None]]) -> Iterator[Complaint]:

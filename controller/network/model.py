@@ -85,7 +85,7 @@ def parse_end(text: str) -> End:
     return End(node, module=module) if slash else End(node)
 
 
-def _node_of(text: str) -> str:
+def node_of(text: str) -> str:
     """The node of an end: `parse_end(text).node`, for those who ask it of every link."""
     return text.partition(":")[0].partition("/")[0]
 
@@ -277,7 +277,7 @@ class Link:
     @property
     def nodes(self) -> tuple[str, str]:
         a, b = self.ends
-        return _node_of(a), _node_of(b)
+        return node_of(a), node_of(b)
 
     @property
     def switched(self) -> bool:

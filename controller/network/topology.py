@@ -69,7 +69,7 @@ class Topology:
         self._links: dict[str, Link] = {}
         self._riders: dict[str, list[str]] = {}
         self._down: set[str] = set()
-        self._measured: dict[tuple[str, str], float] = {}
+        self._measured: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
         self._changes: deque[tuple[int, events.NetworkEvent]] = deque(maxlen=CHANGES_KEPT)
         self.derived: dict[type, Any] = {}
         """What others computed from this topology and keep with it, by type; each catches up by `changed_since`. Not pickled."""
@@ -158,9 +158,9 @@ class Topology:
                 (self._down.discard if up else self._down.add)(link)
             case events.LinkMeasured(link, figure, value):
                 self.link(link)
-                if self._measured.get((link, figure)) == value:
+                if self._measured[figure].get(link) == value:
                     return False
-                self._measured[link, figure] = value
+                self._measured[figure][link] = value
             case events.AdminChanged("node", name, admin):
                 node = self.node(name)
                 if node.admin == admin:
@@ -198,6 +198,19 @@ class Topology:
             return False
         return all(self.link(fibre_id).admin == "enabled" for fibre_id in link.fibres)
 
+    def unusable(self) -> frozenset[str]:
+        """Ids of all links that are not usable."""
+        barred = self._down | {link.id for link in self._links.values() if link.admin != "enabled"}
+        barred.update(rider for link_id in tuple(barred) for rider in self._riders.get(link_id, ()))
+        for name, node in self.nodes():
+            if node.admin != "enabled":
+                barred.update(link_id for _, _, link_id in self.graph.edges(name, keys=True))
+        return frozenset(barred)
+
+    def measured(self, field: str) -> Mapping[str, float]:
+        """What devices measured of a figure, by link id."""
+        return self._measured[field]
+
     def shared_risk(self, link: Link) -> frozenset[str]:
         """The link's shared-risk groups, those of the glass it rides on included; each fibre is a group of its own."""
         groups = set(link.shared_risk)
@@ -218,7 +231,7 @@ class Topology:
 
         Raises ValueError for a field the link's kind does not have.
         """
-        measured = self._measured.get((link.id, field))
+        measured = self._measured[field].get(link.id)
         if measured is not None:
             return Figure(measured, "measured")
         given = getattr(link, field, None)
@@ -270,17 +283,19 @@ def _fibre_loss(link: Link) -> Figure | None:
     return Figure(fibre.fibre_loss_db(link.length_km), "computed", f"{link.length_km:g} km at {fibre.FIBRE_LOSS_DB_PER_KM} dB/km (assumed)")
 
 
+_GYS = key_rates.DecoyBb84()
+
+
 def qkd_figure(link: Link, channel_loss: Figure, field: str) -> Figure | None:
     """`rate_bps` or `qber` of a QKD link whose channel has that loss.
 
     Decoy-state BB84 with the published GYS parameters (Ma, Qi, Zhao, Lo, PRA 72, 012326, 2005). For other protocols it stands in for
     the vendor's unpublished model, and the source says so; None for the QBER of a continuous-variable link, which has none.
     """
-    gys = key_rates.DecoyBb84()
     stands_in = "" if link.protocol in (None, "bb84-decoy") else f", standing in for {link.protocol}"
     source = f"decoy BB84, Ma et al. 2005, GYS parameters{stands_in}, {channel_loss.value:.1f} dB ({channel_loss.origin})"
     if field == "qber":
         if link.protocol == "cv":
             return None
-        return Figure(gys.qber(channel_loss.value), "computed", source)
-    return Figure(gys.rate_bps(channel_loss.value), "computed", source)
+        return Figure(_GYS.qber(channel_loss.value), "computed", source)
+    return Figure(_GYS.rate_bps(channel_loss.value), "computed", source)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.network.model import LinkKind
+from controller.network.model import Link, LinkKind, node_of
 from controller.network.topology import Topology
 
 Floats = NDArray[np.float64]
@@ -80,8 +82,14 @@ class Compiled:
         """A figure of every link of a kind (m); NaN where it cannot be known."""
         edges = self.edges(topology, kind)
         if name not in edges.figures:
-            values = (topology.figure(topology.link(link_id), name) for link_id in edges.ids)
-            edges.figures[name] = np.array([np.nan if figure is None else figure.value for figure in values], dtype=np.float64)
+            # nearly all are given: asking for each with its origin would take ten times as long
+            values = np.array(list(map(attrgetter(name), topology.links(kind))), dtype=np.float64)
+            for link_id, value in topology.measured(name).items():
+                if link_id in edges.number:
+                    values[edges.number[link_id]] = value
+            for at in np.flatnonzero(np.isnan(values)).tolist():
+                values[at] = _value(topology, topology.link(edges.ids[at]), name)
+            edges.figures[name] = values
         return edges.figures[name]
 
     def catch_up(self, topology: Topology) -> bool:
@@ -101,28 +109,27 @@ class Compiled:
             at = edges.number[link_id]
             edges.usable[at] = topology.usable(link)
             for name, values in edges.figures.items():
-                figure = topology.figure(link, name)
-                values[at] = np.nan if figure is None else figure.value
+                values[at] = _value(topology, link, name)
         self.revision = topology.revision
         return True
 
     def _compile(self, topology: Topology, kind: LinkKind) -> Edges:
         links = list(topology.links(kind))
-        ends = [link.nodes for link in links]
-        a = np.array([self.number[first] for first, _ in ends], dtype=np.int32)
-        b = np.array([self.number[second] for _, second in ends], dtype=np.int32)
+        at, texts = self.number.get, chain.from_iterable(link.ends for link in links)
+        numbers = [number if (number := at(text)) is not None else self.number[node_of(text)] for text in texts]
+        ends = np.array(numbers, dtype=np.int32).reshape(-1, 2)
+        a, b = ends[:, 0].copy(), ends[:, 1].copy()
         indptr, indices, edge = adjacency(len(self.names), a, b)
         ids = [link.id for link in links]
-        return Edges(
-            ids,
-            {link_id: number for number, link_id in enumerate(ids)},
-            a,
-            b,
-            np.array([topology.usable(link) for link in links], dtype=np.bool_),
-            indptr,
-            indices,
-            edge,
-        )
+        edges = Edges(ids, dict(zip(ids, range(len(ids)), strict=True)), a, b, np.ones(len(ids), dtype=np.bool_), indptr, indices, edge)
+        for link_id in topology.unusable() & edges.number.keys():
+            edges.usable[edges.number[link_id]] = False
+        return edges
+
+
+def _value(topology: Topology, link: Link, name: str) -> float:
+    figure = topology.figure(link, name)
+    return np.nan if figure is None else figure.value
 
 
 def adjacency(nodes: int, a: Ints, b: Ints) -> tuple[Ints, Ints, Ints]:
