@@ -1,0 +1,530 @@
+"""The emulated switch's pipeline against Open vSwitch: the same requests and frames to both, in bytes.
+
+Open vSwitch runs its user-space datapath on ports that are files and a socket (`netdev-dummy`), so that what comes out is seen to the
+last checksum. Where the two disagree, `ofproto/trace` says what Open vSwitch thought.
+
+They are known to differ, each within the standard, and the requests below keep clear of it:
+- Open vSwitch takes outputs to ports it does not have, and drops there; here they are refused (BAD_OUT_PORT).
+- Open vSwitch lets groups lead to groups that are not there, and in circles, and stops at a depth; here they are refused.
+- A VLAN tag that is pushed on a tagged frame begins as 0 in Open vSwitch; here, as the standard says, as a copy of the outer tag.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from os_ken.lib.packet import arp, ethernet, icmp, icmpv6, ipv4, ipv6, lldp, packet, tcp, udp, vlan
+from os_ken.ofproto import ofproto_v1_3 as ofp
+from os_ken.ofproto import ofproto_v1_3_parser as parser
+
+from topologies.emulation.openflow.errors import OpenFlowError
+from topologies.emulation.openflow.pipeline import PROTOCOL, Pipeline, to_bytes
+
+TOOLS = ("ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "unshare")
+MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a network namespace"),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs Open vSwitch (openvswitch-switch) and util-linux: no {', '.join(MISSING)}"),
+]
+
+PORTS = (1, 2, 3, 4)
+MARKER = 9
+"""A port whose frames come out everywhere: when they do, all that went in before has come out."""
+TABLES, GROUPS, METERS = range(4), range(1, 5), (1, 2)
+MACS = [f"02:00:00:00:00:0{number}" for number in (1, 2, 3)]
+IPS = ["10.0.0.1", "10.0.0.2", "10.0.1.1"]
+IP6S = ["fe80::1", "fe80::2", "2001:db8::1"]
+VIDS = (5, 6)
+L4_PORTS = (53, 1000)
+Seen = Counter[tuple[int, bytes]]
+
+
+class OpenVSwitch:
+    """A private Open vSwitch with one bridge of the user-space datapath and ports in memory."""
+
+    def __init__(self, run: Path, stack: ExitStack) -> None:
+        self.run = run
+        environment = {**os.environ, "OVS_RUNDIR": str(run), "OVS_DBDIR": str(run), "OVS_LOGDIR": str(run)}
+        database, server, self._control = run / "conf.db", run / "db.sock", run / "control"
+        subprocess.run(["ovsdb-tool", "create", str(database), SCHEMA], env=environment, check=True)
+        for command in (
+            ["ovsdb-server", str(database), f"--remote=punix:{server}"],
+            ["unshare", "-n", "ovs-vswitchd", f"unix:{server}", "--disable-system", "--enable-dummy", f"--unixctl={self._control}"],
+        ):
+            with (run / "daemons.log").open("ab") as log:
+                daemon = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            stack.callback(daemon.wait, 10)
+            stack.callback(daemon.send_signal, signal.SIGTERM)
+            if daemon.args[0] == "ovsdb-server":  # type: ignore[index]
+                until(server.exists)
+        ports = [
+            word
+            for number in (*PORTS, MARKER)
+            for word in (
+                *("--", "add-port", "br0", f"p{number}", "--", "set", "interface", f"p{number}", "type=dummy"),
+                *(f"ofport_request={number}", f"options:tx_pcap={run / f'p{number}.pcap'}"),
+            )
+        ]
+        bridge = ("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "protocols=OpenFlow13", "fail_mode=secure")
+        limit = ("--", "set", "Open_vSwitch", ".", "other_config:vlan-limit=0")
+        subprocess.run(
+            ["ovs-vsctl", f"--db=unix:{server}", "--timeout=20", *bridge, *ports, *limit], env=environment, check=True, timeout=30
+        )
+        self._connection = socket.socket(socket.AF_UNIX)
+        stack.callback(self._connection.close)
+        self._connection.settimeout(10)
+        self._connection.connect(str(run / "br0.mgmt"))
+        self._replies = self._connection.makefile("rb")
+        stack.callback(self._replies.close)
+        everything = struct.pack("!6I", 7, 7, 7, 7, 15, 15)
+        for kind, body in ((ofp.OFPT_HELLO, b""), (ofp.OFPT_SET_CONFIG, struct.pack("!HH", 0, 0xFFFF)), (ofp.OFPT_SET_ASYNC, everything)):
+            self.request(header(kind, body))
+        self._read = dict.fromkeys((*PORTS, MARKER), 24)
+        self._markers = 0
+
+    def ask(self, method: str, *parameters: str) -> str:
+        """What `ovs-appctl` does."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(10)
+            control.connect(str(self._control))
+            control.sendall(json.dumps({"method": method, "params": parameters, "id": 0}).encode())
+            answer = b""
+            while True:
+                answer += control.recv(65536)
+                try:
+                    told = json.loads(answer)
+                except ValueError:
+                    continue
+                assert told["error"] is None, told["error"]
+                return str(told["result"])
+
+    def request(self, data: bytes) -> tuple[int, int] | None:
+        """Send a message, and give the type and code of the error that it earns."""
+        error: tuple[int, int] | None = None
+        self._connection.sendall(data + header(ofp.OFPT_BARRIER_REQUEST, b""))
+        for kind, body in self._messages(until_kind=ofp.OFPT_BARRIER_REPLY):
+            if kind == ofp.OFPT_ERROR:
+                error = struct.unpack_from("!HH", body)
+        return error
+
+    def _messages(self, until_kind: int) -> Iterator[tuple[int, bytes]]:
+        while True:
+            _, kind, length, _ = struct.unpack("!BBHI", self._replies.read(8))
+            body = self._replies.read(length - 8)
+            yield kind, body
+            if kind == until_kind:
+                return
+
+    def forward(self, frames: list[tuple[bytes, int]]) -> list[tuple[Seen, list[Any]]]:
+        """What comes out, by port, and what PACKET_INs, for each frame. The frames' last four bytes are their numbers."""
+        self.ask("revalidator/purge")
+        for frame, in_port in frames:
+            self.ask("netdev-dummy/receive", f"p{in_port}", frame.hex())
+        self._markers += 1
+        end = struct.pack("!I", 1 << 31 | self._markers)
+        self.ask("netdev-dummy/receive", f"p{MARKER}", (bytes(12) + b"\x12\x34" + bytes(42) + end).hex())
+        seen: list[tuple[Seen, list[Any]]] = [(Counter(), []) for _ in frames]
+        while True:
+            _, _, length, _ = head = struct.unpack("!BBHI", self._replies.read(8))
+            data = struct.pack("!BBHI", *head) + self._replies.read(length - 8)
+            if head[1] != ofp.OFPT_PACKET_IN:
+                continue
+            told = parser.OFPPacketIn.parser(PROTOCOL, *head[:2], length, 0, data)
+            if told.data[-4:] == end:
+                break
+            seen[number(told.data)][1].append((told.data, told.match["in_port"], told.reason, told.table_id, told.cookie))
+        for port in self._read:
+            for frame in self._captured(port, end):
+                seen[number(frame)][0][port, frame] += 1
+        return seen
+
+    def _captured(self, port: int, end: bytes) -> Iterator[bytes]:
+        """The frames that a port has sent since the last time, up to the marker."""
+        path = self.run / f"p{port}.pcap"
+        until(lambda: end in path.read_bytes()[self._read[port] :])
+        data, at = path.read_bytes(), self._read[port]
+        while True:
+            (length,) = struct.unpack_from("=I", data, at + 8)
+            frame = data[at + 16 : at + 16 + length]
+            at += 16 + length
+            if frame[-4:] == end:
+                self._read[port] = at
+                return
+            yield frame
+
+
+def header(kind: int, body: bytes) -> bytes:
+    return struct.pack("!BBHI", ofp.OFP_VERSION, kind, 8 + len(body), 1) + body
+
+
+def number(frame: bytes) -> int:
+    return int.from_bytes(frame[-4:])
+
+
+def until(condition: Any) -> None:
+    deadline_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline_s, "Open vSwitch does not answer"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenVSwitch]:
+    with ExitStack() as stack:
+        yield OpenVSwitch(tmp_path_factory.mktemp("ovs"), stack)
+
+
+class Requests:
+    """Random requests of few different values, so that they meet; some are wrong."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+
+    def chance(self, share: float) -> bool:
+        return self.rng.random() < share
+
+    def match(self, table: int) -> dict[str, Any]:
+        pick, found = self.rng.choice, {}
+        if self.chance(0.4):
+            found["in_port"] = pick(PORTS)
+        if self.chance(0.3):
+            found["eth_dst"] = pick([*MACS, (MACS[0], "ff:ff:ff:ff:ff:fd"), ("01:00:00:00:00:00", "01:00:00:00:00:00")])
+        if self.chance(0.2):
+            found["eth_src"] = pick(MACS)
+        if self.chance(0.3):
+            found["vlan_vid"] = pick([0, 0x1000 | VIDS[0], 0x1000 | VIDS[1], (0x1000, 0x1000)])
+            if self.chance(0.3):
+                found["vlan_pcp"] = pick([0, 3])
+        if table and self.chance(0.2):
+            found["metadata"] = pick([0, 1, (1, 1), (0, 2)])
+        if self.chance(0.7):
+            found |= pick([self._ipv4, self._ipv6, self._arp])()
+        if found and self.chance(0.03):
+            del found[pick(sorted(found))]  # perhaps a prerequisite
+        return found
+
+    def _some(self, shares: dict[str, list[Any]], share: float = 0.3) -> dict[str, Any]:
+        return {name: self.rng.choice(values) for name, values in shares.items() if self.chance(share)}
+
+    def _ipv4(self) -> dict[str, Any]:
+        nets = [*IPS, ("10.0.0.0", "255.255.255.0"), ("0.0.0.1", "0.0.0.1")]
+        found = {"eth_type": 0x0800} | self._some({"ipv4_src": nets, "ipv4_dst": nets, "ip_dscp": [0, 10], "ip_ecn": [0, 1]}, 0.25)
+        return found | self._transport(1, "icmpv4")
+
+    def _ipv6(self) -> dict[str, Any]:
+        nets = [*IP6S, ("fe80::", "ffff::")]
+        found = {"eth_type": 0x86DD} | self._some({"ipv6_src": nets, "ipv6_dst": nets, "ipv6_flabel": [0, 7], "ip_dscp": [0, 10]}, 0.25)
+        found |= self._transport(58, "icmpv6")
+        if found.get("icmpv6_type") in (135, 136):
+            link = "ipv6_nd_sll" if found["icmpv6_type"] == 135 else "ipv6_nd_tll"
+            found |= self._some({"ipv6_nd_target": IP6S, link: MACS})
+        return found
+
+    def _transport(self, icmp_protocol: int, icmp_name: str) -> dict[str, Any]:
+        if not self.chance(0.6):
+            return {}
+        protocol, name = self.rng.choice([(6, "tcp"), (17, "udp"), (icmp_protocol, icmp_name)])
+        kinds = {f"{name}_type": [0, 8] if name == "icmpv4" else [128, 135, 136], f"{name}_code": [0]}
+        return {"ip_proto": protocol} | self._some(
+            kinds if protocol == icmp_protocol else {f"{name}_src": [0, *L4_PORTS], f"{name}_dst": [0, *L4_PORTS]}, 0.5
+        )
+
+    def _arp(self) -> dict[str, Any]:
+        ips = [*IPS, ("10.0.0.0", "255.255.255.0")]
+        return {"eth_type": 0x0806} | self._some({"arp_op": [1, 2], "arp_spa": ips, "arp_tpa": ips, "arp_sha": MACS, "arp_tha": MACS})
+
+    def actions(self, known: dict[str, Any] | None, groups: list[int], strangers: list[int], *, bucket: bool = False) -> list[Any]:
+        """Mostly such as fit the frames that `known` matches."""
+        rng, made = self.rng, []
+        for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4])):
+            kind = rng.choice(["output"] * 5 + ["set"] * 4 + ["push", "pop", "ttl", "dec", "group"])
+            if kind == "output":
+                made.append(self._output())
+            elif kind == "set":
+                name, value = self._field(known)
+                made.append(parser.OFPActionSetField(**{name: value}))
+            elif kind == "push" and (known is None or known.get("vlan_vid") == 0) and not bucket:
+                made += [parser.OFPActionPushVlan(rng.choice([0x8100, 0x88A8])), parser.OFPActionSetField(vlan_vid=0x1000 | rng.choice(VIDS))]
+                known = {**(known or {}), "vlan_vid": 0x1000}
+            elif kind == "pop" and (known is None or known.get("vlan_vid") or self.chance(0.1)):
+                made.append(parser.OFPActionPopVlan())
+                known = {name: value for name, value in (known or {}).items() if name != "vlan_vid"} if known is not None else None
+            elif kind == "ttl":
+                made.append(parser.OFPActionSetNwTtl(rng.choice([1, 2, 9])))
+            elif kind == "dec":
+                made.append(parser.OFPActionDecNwTtl())
+            elif kind == "group" and groups:
+                made.append(parser.OFPActionGroup(rng.choice(groups)))
+            elif strangers and self.chance(0.05):
+                made.append(parser.OFPActionGroup(strangers[0]))
+        if bucket or self.chance(0.6):
+            made.append(self._output())
+        return made
+
+    def _output(self) -> Any:
+        port = self.rng.choice([*PORTS] * 3 + [ofp.OFPP_IN_PORT, ofp.OFPP_ALL, ofp.OFPP_FLOOD, ofp.OFPP_CONTROLLER])
+        return parser.OFPActionOutput(port, ofp.OFPCML_NO_BUFFER)
+
+    def _field(self, known: dict[str, Any] | None) -> tuple[str, Any]:
+        choices: list[tuple[str, Any]] = [("eth_dst", MACS), ("eth_src", MACS)]
+        anything, known = known is None or self.chance(0.1), known or {}
+        if anything or known.get("vlan_vid"):
+            choices += [("vlan_vid", [0x1000 | vid for vid in VIDS]), ("vlan_pcp", [0, 3])]
+        if anything or known.get("eth_type") == 0x0800:
+            choices += [("ipv4_src", IPS), ("ipv4_dst", IPS), ("ip_dscp", [0, 10, 63]), ("ip_ecn", [0, 3])]
+        if anything or known.get("eth_type") == 0x86DD:
+            choices += [("ipv6_src", IP6S), ("ipv6_dst", IP6S), ("ip_dscp", [0, 10, 63]), ("ipv6_flabel", [0, 7, 0xFFFFF])]
+        if anything or known.get("eth_type") == 0x0806:
+            choices += [("arp_op", [1, 2]), ("arp_spa", IPS), ("arp_tpa", IPS), ("arp_sha", MACS), ("arp_tha", MACS)]
+        for protocol, name in ((6, "tcp"), (17, "udp")):
+            if anything or known.get("ip_proto") == protocol:
+                choices += [(f"{name}_src", L4_PORTS), (f"{name}_dst", L4_PORTS)] * 2
+        if anything or known.get("ip_proto") in (1, 58):
+            name = "icmpv4" if known.get("ip_proto") == 1 else "icmpv6"
+            choices += [(f"{name}_type", [8, 128]), (f"{name}_code", [0, 1])]
+        name, values = self.rng.choice(choices)
+        return name, self.rng.choice(list(values))
+
+    def flow_mod(self, groups: list[int], meters: list[int], taken: list[int]) -> Any:
+        """`taken` are the priorities of entries that are there."""
+        rng = self.rng
+        table = rng.choice(TABLES)
+        match = {} if self.chance(0.1) else self.match(table)
+        loose, instructions = self.chance(0.15), []
+        strangers = [] if loose else [77]  # Open vSwitch looks for the group when it finds an entry to modify
+        for kind in (ofp.OFPIT_APPLY_ACTIONS, ofp.OFPIT_WRITE_ACTIONS):
+            if self.chance(0.6):
+                instructions.append(parser.OFPInstructionActions(kind, self.actions(match, groups, strangers)))
+        if self.chance(0.15):
+            instructions.append(parser.OFPInstructionActions(ofp.OFPIT_CLEAR_ACTIONS, []))
+        if self.chance(0.2):
+            instructions.append(parser.OFPInstructionWriteMetadata(rng.choice([0, 1, 2, 3]), rng.choice([1, 3])))
+        if self.chance(0.6):
+            instructions.append(parser.OFPInstructionGotoTable(table + rng.choice([1] * 9 + [0])))
+        if meters and self.chance(0.1):
+            instructions.append(parser.OFPInstructionMeter(rng.choice([*meters] if loose else [*meters, 7])))
+        rng.shuffle(instructions)
+        command = rng.choice([ofp.OFPFC_MODIFY, ofp.OFPFC_MODIFY_STRICT, ofp.OFPFC_DELETE, ofp.OFPFC_DELETE_STRICT]) if loose else ofp.OFPFC_ADD
+        flags = rng.choice([0] * 8 + [ofp.OFPFF_CHECK_OVERLAP, 1 << 9])
+        # No two matches have one priority: which of two entries of one priority takes a frame is not for a standard to say.
+        priority = rng.choice(taken or [1]) if flags & ofp.OFPFF_CHECK_OVERLAP else crc32(repr(sorted(match.items())).encode()) % 60_000
+        return parser.OFPFlowMod(
+            PROTOCOL,
+            cookie=rng.choice([0, 1, 2, 0xF1]),
+            cookie_mask=rng.choice([0, 0, 1, 0xF0]) if loose else 0,
+            table_id=ofp.OFPTT_ALL if command == ofp.OFPFC_DELETE and self.chance(0.3) else table,
+            command=command,
+            priority=priority,
+            out_port=rng.choice([ofp.OFPP_ANY, ofp.OFPP_ANY, 2]),
+            out_group=rng.choice([ofp.OFPG_ANY, ofp.OFPG_ANY, 1]),
+            flags=flags,
+            match=parser.OFPMatch(**match),
+            instructions=[] if command in (ofp.OFPFC_DELETE, ofp.OFPFC_DELETE_STRICT) else instructions,
+        )
+
+    def group_mod(self, groups: list[int]) -> Any:
+        rng = self.rng
+        number, kind = rng.choice(GROUPS), rng.choice([ofp.OFPGT_ALL, ofp.OFPGT_SELECT, ofp.OFPGT_INDIRECT, ofp.OFPGT_FF])
+        lower = [each for each in groups if each < number]
+        buckets = []
+        for _ in range(1 if kind == ofp.OFPGT_INDIRECT and self.chance(0.9) else rng.choice([0, 1, 2, 3])):
+            watched = rng.choice(PORTS) if kind == ofp.OFPGT_FF else ofp.OFPP_ANY
+            weight = rng.choice([0, 1, 3]) if kind == ofp.OFPGT_SELECT else 0
+            buckets.append(parser.OFPBucket(weight, watched, ofp.OFPG_ANY, self.actions(None, lower, [], bucket=True)))
+        command = rng.choice([ofp.OFPGC_ADD, ofp.OFPGC_ADD, ofp.OFPGC_MODIFY])
+        return parser.OFPGroupMod(PROTOCOL, command, kind, number, buckets)
+
+    def meter_mod(self) -> Any:
+        """Of a rate that no test reaches."""
+        command = self.rng.choice([ofp.OFPMC_ADD, ofp.OFPMC_ADD, ofp.OFPMC_MODIFY, ofp.OFPMC_DELETE])
+        return parser.OFPMeterMod(
+            PROTOCOL, command, ofp.OFPMF_KBPS, self.rng.choice([*METERS, 0]), [parser.OFPMeterBandDrop(1_000_000, 0)]
+        )
+
+    def frame(self, index: int) -> bytes:
+        rng, made = self.rng, packet.Packet()
+        kind = rng.choice(["ipv4"] * 4 + ["ipv6"] * 4 + ["arp", "arp", "lldp"])
+        ethertype = {"ipv4": 0x0800, "ipv6": 0x86DD, "arp": 0x0806, "lldp": 0x88CC}[kind]
+        tagged = self.chance(0.35)
+        made.add_protocol(ethernet.ethernet(rng.choice([*MACS, "ff:ff:ff:ff:ff:ff"]), rng.choice(MACS), 0x8100 if tagged else ethertype))
+        if tagged:
+            made.add_protocol(vlan.vlan(vid=rng.choice([*VIDS, 0]), pcp=rng.choice([0, 3]), ethertype=ethertype))
+        body: list[Any] = []
+        if kind == "arp":
+            body = [arp.arp_ip(rng.choice([1, 2]), rng.choice(MACS), rng.choice(IPS), rng.choice(MACS), rng.choice(IPS))]
+        elif kind == "lldp":
+            chassis = lldp.ChassisID(subtype=lldp.ChassisID.SUB_LOCALLY_ASSIGNED, chassis_id=b"s1")
+            port = lldp.PortID(subtype=lldp.PortID.SUB_PORT_COMPONENT, port_id=b"1")
+            body = [lldp.lldp(tlvs=[chassis, port, lldp.TTL(ttl=120), lldp.End()])]
+        else:
+            body = self._datagram(kind)
+        for each in body:
+            made.add_protocol(each)
+        made.serialize()
+        return bytes(made.data) + bytes(max(0, 56 - len(made.data))) + struct.pack("!I", index)
+
+    def _datagram(self, kind: str) -> list[Any]:
+        rng = self.rng
+        protocol = rng.choice(["tcp", "udp", "icmp"])
+        if protocol == "icmp":
+            upper: list[Any] = [icmp.icmp(type_=rng.choice([0, 8]))] if kind == "ipv4" else [self._icmpv6()]
+        else:
+            ports = {"src_port": rng.choice(L4_PORTS), "dst_port": rng.choice(L4_PORTS)}
+            upper = [tcp.tcp(**ports) if protocol == "tcp" else udp.udp(**ports), b"question"]
+        ttl = rng.choice([1, 2, 64])
+        if kind == "ipv4":
+            fragment = rng.choice([0] * 8 + [1, 5])
+            made: Any = ipv4.ipv4(
+                src=rng.choice(IPS),
+                dst=rng.choice(IPS),
+                proto={"tcp": 6, "udp": 17, "icmp": 1}[protocol],
+                ttl=ttl,
+                tos=rng.choice([0, 40, 41]),
+                flags=1 if fragment else rng.choice([0, 2]),
+                offset=0 if fragment == 1 else fragment,
+            )
+        else:
+            made = ipv6.ipv6(
+                src=rng.choice(IP6S),
+                dst=rng.choice(IP6S),
+                nxt={"tcp": 6, "udp": 17, "icmp": 58}[protocol],
+                hop_limit=ttl,
+                traffic_class=rng.choice([0, 40]),
+                flow_label=rng.choice([0, 7]),
+                ext_hdrs=[ipv6.hop_opts(data=[ipv6.option(type_=1, len_=4, data=bytes(4))])] if self.chance(0.1) else [],
+            )
+            if made.ext_hdrs:
+                made.ext_hdrs[0].nxt, made.nxt = made.nxt, 0
+        return [made, *upper]
+
+    def _icmpv6(self) -> Any:
+        rng = self.rng
+        kind = rng.choice([128, 135, 136])
+        if kind == 128:
+            return icmpv6.icmpv6(type_=128, data=icmpv6.echo())
+        link = (icmpv6.nd_option_sla if kind == 135 else icmpv6.nd_option_tla)(hw_src=rng.choice(MACS))
+        return icmpv6.icmpv6(type_=kind, data=icmpv6.nd_neighbor(dst=rng.choice(IP6S), option=link if self.chance(0.8) else None))
+
+
+MARKER_RULE = parser.OFPFlowMod(
+    PROTOCOL,
+    priority=0xFFFF,
+    cookie=1 << 63,
+    match=parser.OFPMatch(in_port=MARKER),
+    instructions=[
+        parser.OFPInstructionActions(
+            ofp.OFPIT_APPLY_ACTIONS,
+            [parser.OFPActionOutput(port) for port in (*PORTS, ofp.OFPP_IN_PORT)]
+            + [parser.OFPActionOutput(ofp.OFPP_CONTROLLER, ofp.OFPCML_NO_BUFFER)],
+        )
+    ],
+)
+CLEARING = [
+    parser.OFPFlowMod(PROTOCOL, table_id=ofp.OFPTT_ALL, command=ofp.OFPFC_DELETE, out_port=ofp.OFPP_ANY, out_group=ofp.OFPG_ANY),
+    parser.OFPGroupMod(PROTOCOL, ofp.OFPGC_DELETE, ofp.OFPGT_ALL, ofp.OFPG_ALL, []),
+    parser.OFPMeterMod(PROTOCOL, ofp.OFPMC_DELETE, ofp.OFPMF_KBPS, ofp.OFPM_ALL, []),
+]
+
+
+class Choices:
+    """Every way in which select groups could pick, one after the other."""
+
+    def __init__(self) -> None:
+        self.picks: list[int] = []
+        self._met = 0
+        self._limits: list[int] = []
+
+    def __call__(self, frame: bytes, weights: list[int]) -> int:
+        self._met += 1
+        if self._met > len(self.picks):
+            self.picks.append(0)
+            self._limits.append(0)
+        self._limits[self._met - 1] = len(weights)
+        return self.picks[self._met - 1]
+
+    def restart(self) -> None:
+        self.picks, self._limits, self._met = [], [], 0
+
+    def another(self) -> bool:
+        self._met = 0
+        while self.picks:
+            self.picks[-1] += 1
+            if self.picks[-1] < self._limits[-1]:
+                return True
+            self.picks.pop()
+            self._limits.pop()
+        return False
+
+
+def ours(pipeline: Pipeline, choices: Choices, frame: bytes, in_port: int) -> Iterator[tuple[Seen, list[Any]]]:
+    """What may come out of our switch."""
+    choices.restart()
+    while True:
+        passage = pipeline.process(frame, in_port)
+        yield Counter(passage.outputs), [(each.frame, each.in_port, each.reason, each.table, each.cookie) for each in passage.packet_ins]
+        if not choices.another():
+            return
+
+
+def campaign(ovs: OpenVSwitch, seed: int, changes: int, frames: int) -> tuple[int, Counter[str]]:
+    """One random configuration: how many frames came out somewhere, and which errors were met."""
+    requests, choices = Requests(seed), Choices()
+    pipeline = Pipeline((*PORTS, MARKER), choose=choices)
+    refused: Counter[str] = Counter()
+    for message in [*CLEARING, MARKER_RULE]:
+        assert ovs.request(to_bytes(message)) is None
+    pipeline.apply(MARKER_RULE)
+    for _ in range(changes):
+        groups, meters = [group.number for group in pipeline.groups], sorted(pipeline.meters)
+        taken = [entry.priority for entry in pipeline.tables if entry.priority != MARKER_RULE.priority]
+        kind = requests.rng.choice(["flow"] * 10 + ["group"] * 3 + ["meter"])
+        message = {"flow": lambda: requests.flow_mod(groups, meters, taken), "group": lambda: requests.group_mod(groups), "meter": requests.meter_mod}[
+            kind
+        ]()
+        data, error = to_bytes(message), None
+        try:
+            pipeline.apply(data)
+        except OpenFlowError as refusal:
+            error = refusal.kind, refusal.code
+            refused[str(refusal)] += 1
+        answer = ovs.request(data)
+        assert answer == error, f"seed {seed}: Open vSwitch answers {answer}, ours {error} to {message}"
+    assert ovs.request(to_bytes(MARKER_RULE)) is None
+    pipeline.apply(MARKER_RULE)
+    sent = [(requests.frame(index), requests.rng.choice(PORTS)) for index in range(frames)]
+    came_out = 0
+    for (frame, in_port), (outputs, packet_ins) in zip(sent, ovs.forward(sent), strict=True):
+        possible = list(ours(pipeline, choices, frame, in_port))
+        came_out += bool(outputs or packet_ins)
+        if not any(each == outputs and sorted(told) == sorted(packet_ins) for each, told in possible):
+            trace = ovs.ask("ofproto/trace", "br0", f"in_port={in_port}", frame.hex())
+            pytest.fail(f"seed {seed}, {frame.hex()} into {in_port}:\nOpen vSwitch {outputs} {packet_ins}\nours {possible}\n{trace}")
+    return came_out, refused
+
+
+def test_a_slice(ovs: OpenVSwitch) -> None:
+    came_out, refused = 0, Counter[str]()
+    for seed in range(25):
+        out, errors = campaign(ovs, seed, changes=25, frames=20)
+        came_out += out
+        refused += errors
+    assert came_out > 100
+    assert len(refused) > 5
