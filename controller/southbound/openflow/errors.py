@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.southbound.openflow.messages import Error
+from controller.southbound.openflow.messages import EXPERIMENTER_ERROR, Error
 
 HELLO_FAILED = 0
 INCOMPATIBLE, NOT_PERMITTED = 0, 1
@@ -38,10 +38,32 @@ _TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     5: ("FLOW_MOD_FAILED", ("UNKNOWN", "TABLE_FULL", "BAD_TABLE_ID", "OVERLAP", "EPERM", "BAD_TIMEOUT", "BAD_COMMAND", "BAD_FLAGS")),
+    6: (
+        "GROUP_MOD_FAILED",
+        (
+            *("GROUP_EXISTS", "INVALID_GROUP", "WEIGHT_UNSUPPORTED", "OUT_OF_GROUPS", "OUT_OF_BUCKETS", "CHAINING_UNSUPPORTED"),
+            *("WATCH_UNSUPPORTED", "LOOP", "UNKNOWN_GROUP", "CHAINED_GROUP", "BAD_TYPE", "BAD_COMMAND", "BAD_BUCKET", "BAD_WATCH", "EPERM"),
+        ),
+    ),
+    7: ("PORT_MOD_FAILED", ("BAD_PORT", "BAD_HW_ADDR", "BAD_CONFIG", "BAD_ADVERTISE", "EPERM")),
+    8: ("TABLE_MOD_FAILED", ("BAD_TABLE", "BAD_CONFIG", "EPERM")),
+    9: ("QUEUE_OP_FAILED", ("BAD_PORT", "BAD_QUEUE", "EPERM")),
+    10: ("SWITCH_CONFIG_FAILED", ("BAD_FLAGS", "BAD_LEN", "EPERM")),
+    11: ("ROLE_REQUEST_FAILED", ("STALE", "UNSUP", "BAD_ROLE")),
+    12: (
+        "METER_MOD_FAILED",
+        (
+            *("UNKNOWN", "METER_EXISTS", "INVALID_METER", "UNKNOWN_METER", "BAD_COMMAND", "BAD_FLAGS", "BAD_RATE", "BAD_BURST", "BAD_BAND"),
+            *("BAD_BAND_VALUE", "OUT_OF_METERS", "OUT_OF_BANDS"),
+        ),
+    ),
+    13: ("TABLE_FEATURES_FAILED", ("BAD_TABLE", "BAD_METADATA", "BAD_TYPE", "BAD_LEN", "BAD_ARGUMENT", "EPERM")),
 }
 
 
 def error_name(error: Error) -> str:
     """`FLOW_MOD_FAILED/TABLE_FULL`; the bare numbers for what has no name here."""
+    if error.type == EXPERIMENTER_ERROR:
+        return f"experimenter {error.experimenter:#010x}/code {error.code}"
     name, codes = _TYPES.get(error.type, (f"error type {error.type}", ()))
     return f"{name}/{codes[error.code] if error.code < len(codes) else f'code {error.code}'}"

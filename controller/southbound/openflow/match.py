@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
 from struct import Struct
+from struct import error as struct_error
 
 from controller.southbound.device import Match
 from controller.southbound.openflow.messages import MalformedMessage
@@ -32,6 +33,8 @@ class _Field:
     text: Callable[[bytes], str]
     bits: int
     """Significant bits of a number; 0 for an address."""
+    head: bytes
+    """`header` on the wire."""
 
     @property
     def masked_header(self) -> int:
@@ -39,9 +42,10 @@ class _Field:
 
 
 def _pack_mac(text: str) -> bytes:
-    if len(text) != 17:
-        raise ValueError("a MAC address has 17 characters")
-    return bytes.fromhex(text.replace(":", ""))
+    packed = bytes.fromhex(text.replace(":", ""))
+    if len(text) != 17 or len(packed) != 6 or text[2::3] != ":::::":
+        raise ValueError("a MAC address is written 02:00:00:00:00:01")
+    return packed
 
 
 def _mac_text(value: bytes) -> str:
@@ -73,19 +77,24 @@ def _number(number: int, bits: int, length: int = 0) -> _Field:
             raise ValueError(f"more than {bits} bits")
         return value.to_bytes(length)
 
-    return _Field(_BASIC_CLASS << 16 | number << 9 | length, length, pack, lambda value: hex(int.from_bytes(value)), bits)
+    return _field(number, length, pack, lambda value: hex(int.from_bytes(value)), bits)
+
+
+def _field(number: int, length: int, pack: Callable[[str], bytes], text: Callable[[bytes], str], bits: int = 0) -> _Field:
+    header = _BASIC_CLASS << 16 | number << 9 | length
+    return _Field(header, length, pack, text, bits, _OXM_HEADER.pack(header))
 
 
 def _mac(number: int) -> _Field:
-    return _Field(_BASIC_CLASS << 16 | number << 9 | 6, 6, _pack_mac, _mac_text, 0)
+    return _field(number, 6, _pack_mac, _mac_text)
 
 
 def _ipv4(number: int) -> _Field:
-    return _Field(_BASIC_CLASS << 16 | number << 9 | 4, 4, _pack_ipv4, _ipv4_text, 0)
+    return _field(number, 4, _pack_ipv4, _ipv4_text)
 
 
 def _ipv6(number: int) -> _Field:
-    return _Field(_BASIC_CLASS << 16 | number << 9 | 16, 16, _pack_ipv6, _ipv6_text, 0)
+    return _field(number, 16, _pack_ipv6, _ipv6_text)
 
 
 _FIELDS: dict[str, _Field] = {
@@ -139,22 +148,28 @@ def encode_field(name: str, value: int | str) -> bytes:
     """One field as OXM bytes. Raises ValueError, naming field and value, when it is unknown or the value does not fit."""
     try:
         if name.startswith("oxm:"):
-            return _OXM_HEADER.pack(int(name[4:], 16)) + bytes.fromhex(str(value))
+            return _encode_unknown(int(name[4:], 16), bytes.fromhex(str(value)))
         field = _FIELDS[name]
         if isinstance(value, int):
             if value >> field.bits or not field.bits:
                 raise ValueError(f"a number of {field.bits} bits expected" if field.bits else "an address expected")
-            return _OXM_HEADER.pack(field.header) + value.to_bytes(field.length)
+            return field.head + value.to_bytes(field.length)
         if "/" in value:
             plain, _, mask = value.partition("/")
             return _OXM_HEADER.pack(field.masked_header) + field.pack(plain) + field.pack(mask)
         if field.bits:
             raise ValueError("an unmasked number is an int, not text")
-        return _OXM_HEADER.pack(field.header) + field.pack(value)
+        return field.head + field.pack(value)
     except KeyError:
         raise ValueError(f"{name} is no OpenFlow 1.3 match field; known are {', '.join(_FIELDS)}") from None
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, struct_error) as error:
         raise ValueError(f"{name}={value}: {error}") from None
+
+
+def _encode_unknown(header: int, payload: bytes) -> bytes:
+    if len(payload) != header & 0xFF:
+        raise ValueError(f"the header says {header & 0xFF} bytes, the value has {len(payload)}")
+    return _OXM_HEADER.pack(header) + payload
 
 
 def decode_field(data: bytes, offset: int) -> tuple[str, int | str | None, int]:
@@ -182,7 +197,7 @@ def decode_field(data: bytes, offset: int) -> tuple[str, int | str | None, int]:
 
 def encode_match(match: Match) -> bytes:
     """The `ofp_match` structure with its padding. Fields go out by number, which puts prerequisites (eth_type) first."""
-    fields = b"".join(sorted(encode_field(name, value) for name, value in match))
+    fields = b"".join(sorted([encode_field(name, value) for name, value in match]))
     length = 4 + len(fields)
     return _MATCH_HEADER.pack(_OXM_TYPE, length) + fields + bytes(-length % 8)
 

@@ -6,6 +6,28 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from controller.southbound.device import Actions, FlowRule, Match
+from controller.southbound.openflow.groups import (
+    GroupDescReply,
+    GroupDescRequest,
+    GroupMod,
+    GroupStatsReply,
+    GroupStatsRequest,
+    MeterConfigReply,
+    MeterConfigRequest,
+    MeterMod,
+    MeterStatsReply,
+    MeterStatsRequest,
+)
+from controller.southbound.openflow.statistics import (
+    AggregateStatsReply,
+    AggregateStatsRequest,
+    DescReply,
+    DescRequest,
+    PortStatsReply,
+    PortStatsRequest,
+    TableStatsReply,
+    TableStatsRequest,
+)
 
 VERSION = 4
 """The wire version of OpenFlow 1.3."""
@@ -36,17 +58,32 @@ class Type(IntEnum):
     ERROR = 1
     ECHO_REQUEST = 2
     ECHO_REPLY = 3
+    EXPERIMENTER = 4
     FEATURES_REQUEST = 5
     FEATURES_REPLY = 6
+    GET_CONFIG_REQUEST = 7
+    GET_CONFIG_REPLY = 8
+    SET_CONFIG = 9
     PACKET_IN = 10
     FLOW_REMOVED = 11
     PORT_STATUS = 12
     PACKET_OUT = 13
     FLOW_MOD = 14
+    GROUP_MOD = 15
+    PORT_MOD = 16
+    TABLE_MOD = 17
     MULTIPART_REQUEST = 18
     MULTIPART_REPLY = 19
     BARRIER_REQUEST = 20
     BARRIER_REPLY = 21
+    QUEUE_GET_CONFIG_REQUEST = 22
+    QUEUE_GET_CONFIG_REPLY = 23
+    ROLE_REQUEST = 24
+    ROLE_REPLY = 25
+    GET_ASYNC_REQUEST = 26
+    GET_ASYNC_REPLY = 27
+    SET_ASYNC = 28
+    METER_MOD = 29
 
 
 class FlowCommand(IntEnum):
@@ -77,11 +114,18 @@ class Hello:
         return VERSION in self.bitmap if self.bitmap else self.version >= VERSION
 
 
+EXPERIMENTER_ERROR = 0xFFFF
+"""The `type` of an error whose meaning is an experimenter's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Error:
+    """`data` begins with the message that was refused. `experimenter` is on the wire of an EXPERIMENTER_ERROR only; `code` is then its type."""
+
     type: int
     code: int
     data: bytes = b""
+    experimenter: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +153,51 @@ class FeaturesReply:
 
 
 @dataclass(frozen=True, slots=True)
+class GetConfigRequest:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class GetConfigReply:
+    """`flags` say how fragments are treated; `miss_send_bytes` is how much of a frame goes into a PACKET_IN (0xFFFF: all, unbuffered)."""
+
+    flags: int = 0
+    miss_send_bytes: int = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class SetConfig:
+    """As `GetConfigReply`."""
+
+    flags: int = 0
+    miss_send_bytes: int = 0xFFFF
+
+
+class Role(IntEnum):
+    NOCHANGE = 0
+    EQUAL = 1
+    MASTER = 2
+    SLAVE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRequest:
+    """A request for MASTER or SLAVE with a `generation_id` older than the newest the switch has seen is refused as STALE."""
+
+    role: int
+    generation_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleReply:
+    """The role that this session now has. `generation_id` is all ones when the switch has seen none."""
+
+    role: int
+    generation_id: int = 0
+
+
+# The three messages of the reactive path are not frozen: freezing would cost as much as encoding them.
+@dataclass(slots=True)
 class PacketIn:
     buffer_id: int
     total_length: int
@@ -127,7 +216,7 @@ class PacketIn:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PacketOut:
     actions: Actions
     data: bytes = b""
@@ -135,7 +224,7 @@ class PacketOut:
     buffer_id: int = NO_BUFFER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlowMod:
     """`rule` gives table, priority, match, cookie and (for additions and modifications) actions."""
 
@@ -208,6 +297,9 @@ class BarrierReply:
     pass
 
 
+# Multiparts: a reply with `more` is followed by another part with the same xid.
+
+
 @dataclass(frozen=True, slots=True)
 class PortDescRequest:
     pass
@@ -253,6 +345,11 @@ class Raw:
     type: int
     body: bytes
 
+    @property
+    def more(self) -> bool:
+        """Whether it is a multipart reply of which another part follows."""
+        return self.type == Type.MULTIPART_REPLY and len(self.body) >= 4 and bool(self.body[3] & 1)
+
 
 Message = (
     Hello
@@ -261,16 +358,39 @@ Message = (
     | EchoReply
     | FeaturesRequest
     | FeaturesReply
+    | GetConfigRequest
+    | GetConfigReply
+    | SetConfig
     | PacketIn
     | PacketOut
     | FlowMod
     | FlowRemoved
+    | GroupMod
+    | MeterMod
     | PortStatus
     | BarrierRequest
     | BarrierReply
+    | RoleRequest
+    | RoleReply
+    | DescRequest
+    | DescReply
     | PortDescRequest
     | PortDescReply
+    | PortStatsRequest
+    | PortStatsReply
     | FlowStatsRequest
     | FlowStatsReply
+    | AggregateStatsRequest
+    | AggregateStatsReply
+    | TableStatsRequest
+    | TableStatsReply
+    | GroupStatsRequest
+    | GroupStatsReply
+    | GroupDescRequest
+    | GroupDescReply
+    | MeterStatsRequest
+    | MeterStatsReply
+    | MeterConfigRequest
+    | MeterConfigReply
     | Raw
 )

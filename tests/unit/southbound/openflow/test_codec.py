@@ -373,10 +373,9 @@ def test_a_nonsensical_header_ends_the_stream(header: str) -> None:
 
 
 def test_what_is_not_modelled_is_kept_and_written_back() -> None:
-    """A Nicira resubmit action, a write-actions instruction and an experimenter's match field, as a switch may show them."""
+    """A Nicira resubmit action, an experimenter's instruction and match field, as a switch may show them."""
     resubmit = "ffff001000002320000e000500000000"
-    write_actions = "0003001800000000" + "0000001000000001" + "0000000000000000"
-    actions = (("raw", resubmit), ("output", 4), ("instruction", write_actions))
+    actions = (("raw", resubmit), ("output", 4), ("instruction", "ffff00080000abcd"))
     rule = FlowRule(7, (("oxm:ffff0c04", "00002320"),), actions, 99)
     mod = FlowMod(FlowCommand.ADD, rule)
     assert decoded(encode(mod)) == mod
