@@ -164,12 +164,20 @@ class _Search:
             keep[span] = (widths > 0) & (widths >= least)
         return kept(every.indptr, every.indices, keep)
 
+    def _entries(self) -> Floats:
+        """Widths of the entries."""
+        every = self.segments
+        widths: Floats = (
+            every.kept.of("entries", lambda: self.width.take(every.edge)) if self.width is every.width else self.width.take(every.edge)
+        )
+        return widths
+
     def _of_relays(self) -> Floats:
         """Widths of the entries that leave a relay, else 0."""
         every = self.segments
 
         def compute() -> Floats:
-            return np.where(np.repeat(every.relays, np.diff(every.indptr)), self.width.take(every.edge), 0.0)
+            return np.where(np.repeat(every.relays, np.diff(every.indptr)), self._entries(), 0.0)
 
         widths: Floats = every.kept.of("of relays", compute) if self.width is every.width else compute()
         return widths
@@ -200,8 +208,8 @@ class _Search:
         from controller.routing.keys.fewest import fewest_relays  # it needs a compiler, which only workers are to load
 
         every = self.segments
-        ranks = every.node_rank, every.edge_rank
-        return fewest_relays(every.indptr, every.indices, every.edge, self.width, every.relays, *ranks, self.source, self.target, least)
+        graph = every.indptr, every.indices, every.edge, self._entries()
+        return fewest_relays(*graph, every.relays, every.node_rank, every.edge_rank, self.source, self.target, least)
 
     def at(self, least: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
         """The paths with the fewest trusted nodes, then links, over segments at least that wide."""
@@ -282,9 +290,10 @@ class _Search:
         """The width of the widest path, 0 where there is none. A forest takes longer than one search, so it is made for the second request."""
         every = self.segments
         if "asked" not in every.kept:
+            from controller.routing.keys.fewest import widest_width  # see `_edges`
+
             every.kept["asked"] = True
-            most = min(max((width for _, _, width in self._around(node)), default=0.0) for node in (self.source, self.target))
-            return largest(self.width, lambda least: self._edges(least).size > 0, most) or 0.0
+            return widest_width(every.a, every.b, self.width, every.relays, self.source, self.target)
         tree: Forest = every.kept.of("forest", self._forest)
         ends = [self._reach(node) for node in (self.source, self.target)]
         direct = [width for head, _, width in self._around(self.source) if head == self.target]

@@ -1,4 +1,7 @@
-"""The path of fewest trusted nodes: a breadth-first search from the target, compiled, that ends where it meets the source."""
+"""Searches for one relay path, compiled: how wide the widest is, and which has the fewest trusted nodes.
+
+The graph is undirected; only `relays` (n) may lie between the ends, and an edge of width 0 is not there.
+"""
 
 from __future__ import annotations
 
@@ -21,45 +24,101 @@ def fewest_relays(
     target: int,
     least: float,
 ) -> Ints:
-    """The edges of the path from `source` to `target` with the fewest of them, then the widest, then the first by the ranks of its nodes and edges.
+    """The edges of the path at least so wide with the fewest of them, then the widest, then the first by the ranks of its nodes and edges.
 
-    The graph is undirected: `indptr` (n + 1), `heads` and `edge` (2m) by node, `width` (m) in bit/s; only edges of positive width of at least
-    `least` count, and only `relays` (n) may lie between the ends. Empty where no path leads.
+    `indptr` (n + 1), `heads`, `edge` and `width` (2m) are the edges by node, widths in bit/s. Empty where no path leads.
     """
+    least = max(least, np.nextafter(0.0, 1.0))
     nodes = indptr.size - 1
     left = np.full(nodes, -1, dtype=np.int32)  # how many edges to the target
-    widest = np.zeros(nodes)  # over so many
-    queue = np.empty(nodes, dtype=np.int32)
-    queue[0], left[target], widest[target] = target, 0, np.inf
+    queue = np.empty(nodes + 1, dtype=np.int32)
+    queue[0], left[target] = target, 0
     taken, there = 0, 1
-    while taken < there and (left[source] < 0 or left[queue[taken]] < left[source]):
+    while taken < there and left[source] < 0:
         here = queue[taken]
         taken += 1
-        if here != target and not relays[here]:
-            continue
+        if here == target or relays[here]:
+            after = left[here] + 1
+            for entry in range(indptr[here], indptr[here + 1]):
+                # without a branch, as no processor can tell what to expect
+                head = heads[entry]
+                new = (width[entry] >= least) & (left[head] < 0)
+                left[head] = after if new else left[head]
+                queue[there] = head
+                there += new
+    if left[source] < 0:
+        return np.empty(0, dtype=np.int32)
+
+    # the nodes on any path so short, from the source on, and from each the width of the widest such way to the target
+    widest = np.full(nodes, -1.0)
+    queue[0], widest[source] = source, 0.0
+    taken, there = 0, 1
+    while taken < there:
+        here = queue[taken]
+        taken += 1
         for entry in range(indptr[here], indptr[here + 1]):
-            gives, head = width[edge[entry]], heads[entry]
-            if gives < least or gives <= 0.0:
-                continue
-            if left[head] < 0:
-                left[head] = left[here] + 1
+            head = heads[entry]
+            if left[head] == left[here] - 1 and width[entry] >= least and widest[head] < 0 and (relays[head] or head == target):
+                widest[head] = 0.0
                 queue[there] = head
                 there += 1
-            if left[head] == left[here] + 1:
-                widest[head] = max(widest[head], min(gives, widest[here]))
-    path = np.empty(max(left[source], 0), dtype=np.int32)
+    widest[target] = np.inf
+    for place in range(there - 1, -1, -1):
+        here = queue[place]
+        for entry in range(indptr[here], indptr[here + 1]):
+            head = heads[entry]
+            if left[head] == left[here] - 1:
+                widest[here] = max(widest[here], min(width[entry], widest[head]))
+
+    path = np.empty(left[source], dtype=np.int32)
     here = source
     for hop in range(path.size):
         best, after = -1, -1
         for entry in range(indptr[here], indptr[here + 1]):
             head, number = heads[entry], edge[entry]
-            if left[head] != left[here] - 1 or min(width[number], widest[head]) < widest[source] or not (relays[head] or head == target):
+            if left[head] != left[here] - 1 or min(width[entry], widest[head]) < widest[source]:
                 continue
-            if (
-                best < 0
-                or node_rank[head] < node_rank[after]
-                or (node_rank[head] == node_rank[after] and edge_rank[number] < edge_rank[best])
-            ):
+            if best < 0 or (node_rank[head], edge_rank[number]) < (node_rank[after], edge_rank[best]):
                 best, after = number, head
         path[hop], here = best, after
     return path
+
+
+@njit(cache=True)
+def widest_width(a: Ints, b: Ints, width: Floats, relays: Bools, source: int, target: int) -> float:
+    """The width of the widest path, 0 where none leads; `a`, `b` and `width` (m) are the edges.
+
+    Camerini's search (Inf. Process. Lett. 7:10, 1978): whether the wider half of the edges joins the ends decides with which half to go on,
+    what a half that does not has joined being one node from then on. Time and space grow as the edges.
+    """
+    open_edges = np.empty(width.size, dtype=np.int32)
+    count = 0
+    for number in range(width.size):
+        one, other = a[number], b[number]
+        through = (relays[one] or one == source or one == target) and (relays[other] or other == source or other == target)
+        open_edges[count] = number
+        count += through and width[number] > 0
+    open_edges = open_edges[:count]
+    top = np.arange(relays.size, dtype=np.int32)
+    best = 0.0
+    while open_edges.size:
+        widths = width[open_edges]
+        pivot = np.partition(widths, widths.size // 2)[widths.size // 2]
+        joined = top.copy()
+        for number in open_edges:
+            if width[number] >= pivot:
+                joined[_top(joined, a[number])] = _top(joined, b[number])
+        if _top(joined, source) == _top(joined, target):
+            best, open_edges = pivot, open_edges[widths > pivot]
+        else:
+            top, open_edges = joined, open_edges[widths < pivot]
+    return best
+
+
+@njit(cache=True)
+def _top(above: Ints, node: int) -> int:
+    """The node that stands for all that are joined with this one."""
+    while above[node] != node:
+        above[node] = above[above[node]]
+        node = above[node]
+    return node
