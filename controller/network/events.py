@@ -17,6 +17,14 @@ class LinkStateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkWindowChanged:
+    """A link's availability window began, or ended, by the clock."""
+
+    link: str
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LinkMeasured:
     """A device reported one figure of a link (`rate_bps`, `qber`)."""
 
@@ -50,4 +58,4 @@ class LinkRemoved:
     link: str
 
 
-NetworkEvent = LinkStateChanged | LinkMeasured | AdminChanged | NodeAdded | LinkAdded | LinkRemoved
+NetworkEvent = LinkStateChanged | LinkWindowChanged | LinkMeasured | AdminChanged | NodeAdded | LinkAdded | LinkRemoved

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from typing import Any
 
 import networkx as nx
 
-from controller.network import events
+from controller.network import events, windows
 from controller.network.model import Link, LinkKind, Node, NodeKind, Origin
 from controller.physics import fibre, key_rates
 
@@ -26,6 +28,8 @@ FIGURES = {
 }
 """The figures a link can have, with how their unit is told."""
 
+VIEWS_KEPT = 8
+"""How many views of other moments are kept for whoever asks for the like again."""
 CHANGES_KEPT = 10_000
 """How many changes are remembered for those who keep something computed; who lags further behind computes anew."""
 
@@ -57,7 +61,8 @@ class Topology:
     """A network at one revision.
 
     `graph` is a `networkx.MultiGraph`: node data `node` is a `Node`, edge key is the link id, edge data `link` is a `Link`.
-    `revision` counts every change, `structure` only those after which nodes or links are other than before.
+    `revision` counts every change, `structure` only those after which nodes or links are other than before. Windows of links count from the
+    first LinkWindowChanged on; of another moment or interval `at` gives a view.
     """
 
     def __init__(self, name: str, nodes: Mapping[str, Node], links: Iterable[Link], description: str = "") -> None:
@@ -69,6 +74,9 @@ class Topology:
         self._links: dict[str, Link] = {}
         self._riders: dict[str, list[str]] = {}
         self._down: set[str] = set()
+        self._windows: dict[str, tuple[windows.Interval, ...]] = {}
+        self._shut: set[str] = set()
+        self._views: dict[frozenset[str], Topology] = {}
         self._measured: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
         self._changes: deque[tuple[int, events.NetworkEvent]] = deque(maxlen=CHANGES_KEPT)
         self.derived: dict[type, Any] = {}
@@ -84,6 +92,8 @@ class Topology:
         if link.id not in self._links:
             for fibre_id in link.fibres:
                 self._riders.setdefault(fibre_id, []).append(link.id)
+        if link.windows:
+            self._windows[link.id] = windows.merged(link.windows)
         self._links[link.id] = link
         self.graph.add_edge(*link.nodes, key=link.id, link=link)
 
@@ -142,12 +152,17 @@ class Topology:
         match event:
             case events.AdminChanged("node", name, _):
                 return tuple(link_id for _, _, link_id in self.graph.edges(name, keys=True)) if name in self.graph else ()
-            case events.LinkStateChanged(link, _) | events.LinkMeasured(link, _, _) | events.AdminChanged(_, link, _):
+            case (
+                events.LinkStateChanged(link, _)
+                | events.LinkWindowChanged(link, _)
+                | events.LinkMeasured(link, _, _)
+                | events.AdminChanged(_, link, _)
+            ):
                 return (link, *self._riders.get(link, ()))
         return ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "derived": {}}
+        return {**self.__dict__, "derived": {}, "_views": {}}
 
     def _apply(self, event: events.NetworkEvent) -> bool:
         match event:
@@ -156,6 +171,11 @@ class Topology:
                 if (link not in self._down) == up:
                     return False
                 (self._down.discard if up else self._down.add)(link)
+            case events.LinkWindowChanged(link, is_open):
+                self.link(link)
+                if (link not in self._shut) == is_open:
+                    return False
+                (self._shut.discard if is_open else self._shut.add)(link)
             case events.LinkMeasured(link, figure, value):
                 self.link(link)
                 if self._measured[figure].get(link) == value:
@@ -183,6 +203,8 @@ class Topology:
                 for fibre_id in gone.fibres:
                     self._riders[fibre_id].remove(link)
                 del self._links[link]
+                self._windows.pop(link, None)
+                self._shut.discard(link)
                 self.structure += 1
         return True
 
@@ -190,9 +212,55 @@ class Topology:
         """Whether the link carries its signal, as far as devices said; the fibres it rides on included."""
         return link.id not in self._down and all(fibre_id not in self._down for fibre_id in link.fibres)
 
+    def at(self, start_s: float, end_s: float | None = None) -> Topology:
+        """The network as it is from `start_s` until `end_s` (None: at that moment), in seconds since the epoch: a link is usable where one of
+        its windows holds all that time. It is for reading, follows this topology until nodes or links change, and is this one where it has
+        no windows.
+        """
+        if not self._windows:
+            return self
+        until_s = start_s if end_s is None else end_s
+        shut = frozenset(link for link, each in self._windows.items() if windows.covering(each, start_s, until_s) is None)
+        view = self._views.get(shut)
+        if view is None:
+            view = copy.copy(self)
+            view.derived, view._views, view._shut = {}, {}, set(shut)
+            if len(self._views) >= VIEWS_KEPT:
+                del self._views[next(iter(self._views))]
+            self._views[shut] = view
+        view.revision, view.structure = self.revision, self.structure
+        return view
+
+    def window_events(self, now_s: float) -> list[events.LinkWindowChanged]:
+        """What the windows of links come to at a moment, for those where it is other than before."""
+        told = ((link, windows.covering(each, now_s, now_s) is not None) for link, each in self._windows.items())
+        return [events.LinkWindowChanged(link, is_open) for link, is_open in told if is_open == (link in self._shut)]
+
+    def open_around(self, link: Link, moment_s: float) -> windows.Interval | None:
+        """The longest interval around a moment in which the link and the glass it rides on are inside their windows.
+
+        Infinite where they have none; None when the moment is outside.
+        """
+        low_s, high_s = -math.inf, math.inf
+        for part in (link.id, *link.fibres):
+            if part in self._windows:
+                found = windows.covering(self._windows[part], moment_s, moment_s)
+                if found is None:
+                    return None
+                low_s, high_s = max(low_s, found[0]), min(high_s, found[1])
+        return low_s, high_s
+
+    def openings(self, after_s: float) -> list[float]:
+        """The moments after this one at which a window of any link begins."""
+        return sorted({start_s for each in self._windows.values() for start_s, _ in each if start_s > after_s})
+
+    def open(self, link: Link) -> bool:
+        """Whether the link and the glass it rides on are inside their windows."""
+        return link.id not in self._shut and not any(fibre_id in self._shut for fibre_id in link.fibres)
+
     def usable(self, link: Link) -> bool:
-        """Whether new plans may use the link: up, enabled, between enabled nodes, over enabled glass."""
-        if not self.up(link) or link.admin != "enabled":
+        """Whether new plans may use the link: up, inside its windows, enabled, between enabled nodes, over enabled glass."""
+        if not self.up(link) or not self.open(link) or link.admin != "enabled":
             return False
         if any(self.node(name).admin != "enabled" for name in link.nodes):
             return False
@@ -200,7 +268,7 @@ class Topology:
 
     def unusable(self) -> frozenset[str]:
         """Ids of all links that are not usable."""
-        barred = self._down | {link.id for link in self._links.values() if link.admin != "enabled"}
+        barred = self._down | self._shut | {link.id for link in self._links.values() if link.admin != "enabled"}
         barred.update(rider for link_id in tuple(barred) for rider in self._riders.get(link_id, ()))
         for name, node in self.nodes():
             if node.admin != "enabled":

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.network.events import AdminChanged, LinkAdded, LinkMeasured, LinkRemoved, LinkStateChanged
+from controller.network.events import AdminChanged, LinkAdded, LinkMeasured, LinkRemoved, LinkStateChanged, LinkWindowChanged
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.compiled import Compiled, compiled
@@ -17,6 +17,7 @@ links = st.lists(
 happenings = st.lists(
     st.one_of(
         st.builds(LinkStateChanged, st.sampled_from([*IDS, "f"]), st.booleans()),
+        st.builds(LinkWindowChanged, st.sampled_from([*IDS, "f"]), st.booleans()),
         st.builds(LinkMeasured, st.sampled_from(IDS), st.just("rate_bps"), st.floats(0, 1e6)),
         st.builds(AdminChanged, st.just("node"), st.sampled_from(NAMES), st.sampled_from(["enabled", "draining"])),
         st.builds(AdminChanged, st.just("link"), st.sampled_from([*IDS, "f"]), st.sampled_from(["enabled", "disabled"])),

@@ -1,0 +1,68 @@
+"""When a route holds: what the availability windows of links have to do with the answer to a request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from controller.network.topology import Topology
+from controller.network.windows import iso
+from controller.routing.refusal import NoRoute
+
+OPENINGS_TRIED = 64
+"""So many beginnings of windows are tried for a request that is refused now."""
+
+
+class Answer(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def answer_at(topology: Topology, moment_s: float, compute: Callable[[Topology], Answer]) -> dict[str, Any]:
+    """The answer of a route function, as JSON, on the network as it is at a moment (seconds since the epoch).
+
+    Over links with windows it has `holds`, from when until when, and a line of explanation. Raises what `compute` does; a NoRoute says from
+    when on there is a route, if a window that begins later brings one.
+    """
+    try:
+        answer = compute(topology.at(moment_s)).to_json()
+    except NoRoute as none:
+        for opening_s in topology.openings(moment_s)[:OPENINGS_TRIED]:
+            try:
+                compute(topology.at(opening_s))
+            except NoRoute:
+                continue
+            raise NoRoute(f"{none.error}; there is one from {iso(opening_s)} on, when a window opens", none.constraint, none.best) from None
+        raise
+    return with_holds(topology, moment_s, answer)
+
+
+def with_holds(topology: Topology, moment_s: float, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with `holds`, and a line of explanation, where links on its way have windows."""
+    around = {link: topology.open_around(topology.link(link), moment_s) for link in set(_links(answer))}
+    bounded = {link: each for link, each in around.items() if each is not None and each != (-math.inf, math.inf)}
+    if not bounded:
+        return answer
+    start_s = max(each[0] for each in bounded.values())
+    end_s, first = min((each[1], link) for link, each in bounded.items())
+    line = f"holds from {iso(start_s)} until {iso(end_s)}, when the window of {first} ends"
+    return {
+        **answer,
+        "holds": {"from": iso(start_s), "until": iso(end_s)},
+        "explanation": [*answer.get("explanation", ()), line],
+    }
+
+
+def _links(answer: Any) -> Iterator[str]:
+    """The ids of links anywhere in an answer: under `links`, and under `link` of a hop."""
+    if isinstance(answer, dict):
+        for key, value in answer.items():
+            if key == "links":
+                yield from value
+            elif key == "link" and isinstance(value, str):
+                yield value
+            else:
+                yield from _links(value)
+    elif isinstance(answer, list | tuple):
+        for each in answer:
+            yield from _links(each)
