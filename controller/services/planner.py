@@ -109,6 +109,8 @@ class _Replica:
     def __init__(self, whole: bytes, now: _Has) -> None:
         self.topology: Topology = pickle.loads(whole)  # noqa: S301 - from our own parent process
         self.ledger = Ledger()
+        self.ahead: dict[str, Entry | None] = {}
+        """What the controller's ledger has where this one has what was planned since: most plans are kept, and then nothing is to be undone."""
         self.has = now._replace(ledger=-1)
 
     def take(self, news: _News) -> bool:
@@ -124,7 +126,8 @@ class _Replica:
         for part in news.entries:
             told: dict[str, _Told | None] = pickle.loads(part)  # noqa: S301
             for service, entry in told.items():
-                self.ledger.put(service, None if entry is None else tuple(Reservation(*each) for each in entry))
+                self.ahead[service] = None if entry is None else tuple(Reservation(*each) for each in entry)
+        put_back(self.ledger, self.ahead)
         self.has = now
         return True
 
@@ -141,48 +144,64 @@ def _job(news: _News, work: Callable[..., Any], arguments: tuple[Any, ...]) -> A
     replica = _replicas.get(news.name)
     if replica is None or not replica.take(news):
         return _Has() if replica is None else replica.has
-    return work(replica.topology, replica.ledger, *arguments)
+    return work(replica, *arguments)
 
 
-def _alone(topology: Topology, ledger: Ledger, work: Callable[..., Any], *arguments: Any) -> Any:
-    return work(topology, *arguments)
+def _alone(replica: _Replica, work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(replica.topology, *arguments)
+
+
+def _plans(
+    replica: _Replica, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int
+) -> list[Plan | Exception]:
+    return plan_in_order(replica.topology, replica.ledger, wanted, but, now_s, revision, replica.ahead)
 
 
 def plan_in_order(
-    topology: Topology, ledger: Ledger, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int
+    topology: Topology,
+    ledger: Ledger,
+    wanted: Sequence[Wanted],
+    but: Mapping[str, Entry | None],
+    now_s: float,
+    revision: int,
+    before: dict[str, Entry | None],
 ) -> list[Plan | Exception]:
     """Plans, or why there is none, one after the other on the ledger as it would be with the entries `but`.
 
     Each plan counts with what those before it reserve. It ends with the first plan that needs companions: what follows depends on them.
-    The ledger is left as it was.
+    The ledger is left with all that; what it had instead is told to `before`, if that does not know of something earlier.
     """
     answers: list[Plan | Exception] = []
-    before: list[tuple[str, Entry | None]] = []
 
-    def put(service: str, entry: Entry | None) -> None:
-        before.append((service, ledger.put(service, entry)))
+    def put(service: str, entry: Entry | None) -> Entry | None:
+        had = ledger.put(service, entry)
+        before.setdefault(service, had)
+        return had
 
-    try:
-        for service, entry in but.items():
-            put(service, entry)
-        for each in wanted:
-            put(each.id, None)
-            try:
-                app = apps()[each.kind]
-                view = ledger if each.interval_s == ALWAYS else ledger.during(*each.interval_s)
-                plan = app.plan(each.id, app.request.model_validate(each.request), topology, view, now_s)
-            except Exception as no:
-                answers.append(_portable(no))
-                ledger.put(*before.pop())
-                continue
-            answers.append(replace(plan, network_revision=topology.revision, ledger_revision=revision))
-            if plan.companions:
-                break
-            put(each.id, promised(plan, each.interval_s))
-    finally:
-        for service, entry in reversed(before):
-            ledger.put(service, entry)
+    for service, entry in but.items():
+        put(service, entry)
+    for each in wanted:
+        had = put(each.id, None)
+        try:
+            app = apps()[each.kind]
+            view = ledger if each.interval_s == ALWAYS else ledger.during(*each.interval_s)
+            plan = app.plan(each.id, app.request.model_validate(each.request), topology, view, now_s)
+        except Exception as no:
+            answers.append(_portable(no))
+            put(each.id, had)
+            continue
+        answers.append(replace(plan, network_revision=topology.revision, ledger_revision=revision))
+        if plan.companions:
+            break
+        put(each.id, promised(plan, each.interval_s))
     return answers
+
+
+def put_back(ledger: Ledger, before: dict[str, Entry | None]) -> None:
+    """Undo what planning told to `before`, which is empty then."""
+    for service, entry in before.items():
+        ledger.put(service, entry)
+    before.clear()
 
 
 def _portable(error: Exception) -> Exception:
@@ -229,7 +248,7 @@ class Planner:
         Shorter than `services` when a plan needs companions: that plan is the last.
         """
         wanted = [Wanted.of(service) for service in services]
-        found: list[Plan | Exception] = await self._run(topology, ledger, plan_in_order, wanted, but or {}, now_s, ledger.revision)
+        found: list[Plan | Exception] = await self._run(topology, ledger, _plans, wanted, but or {}, now_s, ledger.revision)
         return found
 
     async def compute(self, topology: Topology, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -95,7 +95,7 @@ def widest_width(a: Ints, b: Ints, width: Floats, relays: Bools, source: int, ta
     count = 0
     for number in range(width.size):
         one, other = a[number], b[number]
-        through = (relays[one] or one == source or one == target) and (relays[other] or other == source or other == target)
+        through = (relays[one] or one in (source, target)) and (relays[other] or other in (source, target))
         open_edges[count] = number
         count += through and width[number] > 0
     open_edges = open_edges[:count]
@@ -105,9 +105,8 @@ def widest_width(a: Ints, b: Ints, width: Floats, relays: Bools, source: int, ta
         widths = width[open_edges]
         pivot = np.partition(widths, widths.size // 2)[widths.size // 2]
         joined = top.copy()
-        for number in open_edges:
-            if width[number] >= pivot:
-                joined[_top(joined, a[number])] = _top(joined, b[number])
+        for wide in open_edges[widths >= pivot]:
+            joined[_top(joined, a[wide])] = _top(joined, b[wide])
         if _top(joined, source) == _top(joined, target):
             best, open_edges = pivot, open_edges[widths > pivot]
         else:
@@ -116,9 +115,10 @@ def widest_width(a: Ints, b: Ints, width: Floats, relays: Bools, source: int, ta
 
 
 @njit(cache=True)
-def _top(above: Ints, node: int) -> int:
+def _top(above: Ints, node: int) -> np.int32:
     """The node that stands for all that are joined with this one."""
-    while above[node] != node:
-        above[node] = above[above[node]]
-        node = above[node]
-    return node
+    here = np.int32(node)
+    while above[here] != here:
+        above[here] = above[above[here]]
+        here = above[here]
+    return here

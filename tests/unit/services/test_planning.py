@@ -18,7 +18,7 @@ from controller.routing.refusal import NoRoute
 from controller.services import planner as planner_module
 from controller.services.app import Plan
 from controller.services.ledger import Entry, Ledger, Reservation
-from controller.services.planner import Planner, Wanted, apps, checked, plan_in_order
+from controller.services.planner import Planner, Wanted, apps, checked, plan_in_order, put_back
 from controller.services.service import Service, promised
 from tests.unit.services.sandbox import H1_H3, KEY, LIGHT, OVER_LIGHT, SANDBOX, Running
 
@@ -63,14 +63,17 @@ def test_a_batch_gives_the_plans_of_one_after_the_other(
     one_by_one, together = Ledger(held), Ledger(held)
     alone: list[Plan | Exception] = []
     for each in services:
-        alone += plan_in_order(NETWORK, one_by_one, [Wanted.of(each)], {}, 0.0, 0)
+        undo: dict[str, Entry | None] = {}
+        alone += plan_in_order(NETWORK, one_by_one, [Wanted.of(each)], {}, 0.0, 0, undo)
+        put_back(one_by_one, undo)
         taken_in(one_by_one, [each], alone[-1:])
     in_batches: list[Plan | Exception] = []
     while len(in_batches) < len(services):
         left = services[len(in_batches) :][:size]
         before = dict(together.entries), together.reserved()
-        answers = plan_in_order(NETWORK, together, [Wanted.of(each) for each in left], {}, 0.0, 0)
-        assert (dict(together.entries), together.reserved()) == before, "planning leaves the ledger as it was"
+        answers = plan_in_order(NETWORK, together, [Wanted.of(each) for each in left], {}, 0.0, 0, undo)
+        put_back(together, undo)
+        assert (dict(together.entries), together.reserved(), undo) == (*before, {}), "the ledger is as it was"
         assert 1 <= len(answers) <= len(left)
         taken_in(together, left, answers)
         in_batches += answers
@@ -95,7 +98,7 @@ async def test_a_worker_that_lost_its_copies_or_serves_two_gives_the_same_plans(
 
     async def as_anew() -> list[Plan | Exception]:
         found = await planner.plans(asked, topology, ledger, 0.0)
-        direct = plan_in_order(topology, Ledger(ledger.entries), [Wanted.of(each) for each in asked], {}, 0.0, ledger.revision)
+        direct = plan_in_order(topology, Ledger(ledger.entries), [Wanted.of(each) for each in asked], {}, 0.0, ledger.revision, {})
         assert found == direct
         return found
 
@@ -146,7 +149,7 @@ def test_an_error_that_cannot_be_sent_takes_nobody_along(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(planner_module, "apps", lambda: {**installed, "connectivity": replace(installed["connectivity"], plan=wordy)})
     asked = [service(0, "key", KEY), service(1, "connectivity", H1_H3), service(2, "key", KEY)]
-    first, second, third = plan_in_order(NETWORK, Ledger(), [Wanted.of(each) for each in asked], {}, 0.0, 0)
+    first, second, third = plan_in_order(NETWORK, Ledger(), [Wanted.of(each) for each in asked], {}, 0.0, 0, {})
     assert isinstance(first, Plan)
     assert isinstance(third, Plan)
     assert isinstance(second, RuntimeError)
