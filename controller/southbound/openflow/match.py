@@ -41,11 +41,13 @@ class _Field:
         return (self.header & ~0xFF) | 0x100 | 2 * self.length
 
 
-def _pack_mac(text: str) -> bytes:
-    packed = bytes.fromhex(text.replace(":", ""))
-    if len(text) != 17 or len(packed) != 6 or text[2::3] != ":::::":
-        raise ValueError("a MAC address is written 02:00:00:00:00:01")
-    return packed
+def pack_mac(text: str) -> bytes:
+    """Raises ValueError, with the text, for what is no MAC address."""
+    if len(text) == 17 and text[2::3] == ":::::":
+        packed = bytes.fromhex(text.replace(":", ""))
+        if len(packed) == 6:
+            return packed
+    raise ValueError(f"{text!r}: a MAC address is written 02:00:00:00:00:01")
 
 
 def _mac_text(value: bytes) -> str:
@@ -86,7 +88,7 @@ def _field(number: int, length: int, pack: Callable[[str], bytes], text: Callabl
 
 
 def _mac(number: int) -> _Field:
-    return _field(number, 6, _pack_mac, _mac_text)
+    return _field(number, 6, pack_mac, _mac_text)
 
 
 def _ipv4(number: int) -> _Field:

@@ -23,7 +23,7 @@ from controller.southbound.openflow.groups import (
     MeterStatsReply,
     MeterStatsRequest,
 )
-from controller.southbound.openflow.match import decode_match, encode_match
+from controller.southbound.openflow.match import decode_match, encode_match, pack_mac
 from controller.southbound.openflow.messages import (
     FlowStats,
     FlowStatsReply,
@@ -196,7 +196,7 @@ def _decode_port_stats(body: bytes, more: bool) -> PortStatsReply:
 def encode_port(port: Port) -> bytes:
     return _PORT.pack(
         port.number,
-        bytes.fromhex(port.mac.replace(":", "")),
+        pack_mac(port.mac),
         pack_text(port.name, 16),
         port.config,
         port.state,
