@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +16,9 @@ import click
 
 if TYPE_CHECKING:
     from controller.network.topology import Topology
+
+BELLHOP = (sys.executable, "-c", "from controller.cli import main; main()")
+"""This command, for programs that run beside it."""
 
 OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print the answer."
@@ -29,6 +33,21 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return float(number)
+
+
+class Moment(click.ParamType[float]):
+    """A moment in ISO 8601, as seconds since the epoch; without a time zone it is in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value} is no moment in ISO 8601; write it as 2026-03-01T12:00:00Z", param, ctx)
+        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
 
 
 LARGE_BYTES = 1_000_000

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from controller.cli.document import OUTPUT, Finite, fail, load, print_json, print_table
+from controller.cli.document import OUTPUT, Finite, Moment, fail, load, print_json, print_table
+
+if TYPE_CHECKING:
+    from controller.network.topology import Topology
+
+AT = click.option(
+    "--at",
+    type=Moment(),
+    metavar="TIME",
+    help="The moment the route is for, as 2026-03-01T12:00:00Z; now if not given. Links have windows.",
+)
 
 
 @click.group()
@@ -21,8 +32,10 @@ def route() -> None:
       bellhop route key topologies/secoqc.yaml STP FOR --avoid SIE -o json
       bellhop route light sandbox alice bob
       bellhop route classical sandbox h1 h4
+      bellhop route demands secoqc demands.yaml --throughput
 
-    Exit codes: 0 a route, 2 a wrong document or name, 3 no route (which constraint cannot be met, and the best there is).
+    Exit codes: 0 a route, 2 a wrong document or name, 3 no route (which constraint cannot be met, and the best there is); of many requests,
+    3 when one of them gets nothing.
     """
 
 
@@ -35,9 +48,17 @@ def route() -> None:
 @click.option(
     "--model", type=click.Choice(["buffered", "on-demand"]), default="buffered", show_default=True, help="How pairs are made and kept."
 )
+@AT
 @OUTPUT
 def entanglement(
-    file: str, src: str, dst: str, min_fidelity: float | None, min_rate: float | None, model: Literal["buffered", "on-demand"], output: str
+    file: str,
+    src: str,
+    dst: str,
+    min_fidelity: float | None,
+    min_rate: float | None,
+    model: Literal["buffered", "on-demand"],
+    at: float | None,
+    output: str,
 ) -> None:
     """Entangled pairs from SRC to DST over repeaters, with purification rounds per link.
 
@@ -48,7 +69,12 @@ def entanglement(
     from controller.routing import entanglement as routing
 
     network = load(file)
-    answer = _routed(lambda: routing.entanglement(network, src, dst, min_fidelity=min_fidelity, min_rate_hz=min_rate, model=model), output)
+    answer = _routed(
+        network,
+        at,
+        output,
+        lambda then: routing.entanglement(then, src, dst, min_fidelity=min_fidelity, min_rate_hz=min_rate, model=model).to_json(),
+    )
     hops = zip(answer["links"], answer["rounds"], strict=True)
     _print(
         answer,
@@ -76,6 +102,7 @@ def entanglement(
 )
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="The most trusted nodes a path may pass.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="A node to keep off; may be given again.")
+@AT
 @OUTPUT
 def key(
     file: str,
@@ -86,6 +113,7 @@ def key(
     shares: int,
     max_trusted_nodes: int | None,
     avoid: tuple[str, ...],
+    at: float | None,
     output: str,
 ) -> None:
     """Secret key between SRC and DST, relayed over trusted nodes or made end to end from entanglement.
@@ -98,10 +126,12 @@ def key(
 
     network = load(file)
     answer = _routed(
-        lambda: routing.key(
-            network, src, dst, rate_bps=rate, prefer=prefer, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid
-        ),
+        network,
+        at,
         output,
+        lambda then: routing.key(
+            then, src, dst, rate_bps=rate, prefer=prefer, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid
+        ).to_json(),
     )
     rows = [(number, " - ".join(path["nodes"]), float(path["rate_bps"])) for number, path in enumerate(answer["paths"], 1)]
     trusted = ", ".join(answer["trusted_nodes"]) or "none"
@@ -113,8 +143,9 @@ def key(
 @click.argument("src")
 @click.argument("dst")
 @click.option("--max-loss", type=Finite(0), metavar="DB", help="Loss budget in dB, beside what the modules at the ends allow.")
+@AT
 @OUTPUT
-def light(file: str, src: str, dst: str, max_loss: float | None, output: str) -> None:
+def light(file: str, src: str, dst: str, max_loss: float | None, at: float | None, output: str) -> None:
     """A lightpath from SRC to DST (nodes or node:port) through optical switches.
 
     \b
@@ -124,7 +155,7 @@ def light(file: str, src: str, dst: str, max_loss: float | None, output: str) ->
     from controller.routing import lightpath as routing
 
     network = load(file)
-    answer = _routed(lambda: routing.light(network, src, dst, max_loss_db=max_loss), output)
+    answer = _routed(network, at, output, lambda then: routing.light(then, src, dst, max_loss_db=max_loss).to_json())
     rows = [(each["switch"], each["ingress"], each["egress"]) for each in answer["cross_connects"]]
     _print(answer, output, ["SWITCH", "INGRESS", "EGRESS"], rows, f"{' - '.join(answer['nodes'])}: {answer['loss_db']:.2f} dB")
 
@@ -133,29 +164,134 @@ def light(file: str, src: str, dst: str, max_loss: float | None, output: str) ->
 @click.argument("file")
 @click.argument("src")
 @click.argument("dst")
+@click.option("--paths", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="K", help="So many paths, the fastest first.")
+@click.option("--disjoint", type=click.Choice(["node", "link"]), help="Two paths that share no switch, or no link.")
+@click.option("--min-capacity", type=Finite(0), metavar="MBPS", help="Capacity that every link of a path must have, Mbit/s.")
+@AT
 @OUTPUT
-def classical(file: str, src: str, dst: str, output: str) -> None:
-    """The path of least latency for packets from SRC to DST.
+def classical(
+    file: str,
+    src: str,
+    dst: str,
+    paths: int,
+    disjoint: Literal["node", "link"] | None,
+    min_capacity: float | None,
+    at: float | None,
+    output: str,
+) -> None:
+    """The path of least latency for packets from SRC to DST, the K of least latency, or two disjoint ones.
 
     \b
-    Example:
+    Examples:
       bellhop route classical sandbox h1 h4
+      bellhop route classical sandbox h1 h4 --paths 3
+      bellhop route classical sandbox h1 h4 --disjoint link
     """
     from controller.routing import classical as routing
 
+    if disjoint and paths != 1:
+        raise click.UsageError("--disjoint gives two paths; leave --paths away")
     network = load(file)
-    answer = _routed(lambda: routing.classical(network, src, dst), output)
-    _print(answer, output, ["LINK"], [(each,) for each in answer["links"]], f"{' - '.join(answer['nodes'])}: {answer['latency_ms']:.3f} ms")
+    several = paths > 1 or disjoint is not None
+
+    def compute(then: Topology) -> dict[str, Any]:
+        if disjoint:
+            found: tuple[routing.ClassicalRoute, ...] = routing.disjoint_pair(then, src, dst, by=disjoint, min_capacity_mbps=min_capacity)
+        else:
+            found = routing.k_shortest(then, src, dst, paths, min_capacity_mbps=min_capacity)
+        return {"paths": [each.to_json() for each in found]} if several else found[0].to_json()
+
+    answer = _routed(network, at, output, compute)
+    if not several:
+        rows = [(each,) for each in answer["links"]]
+        _print(answer, output, ["LINK"], rows, f"{' - '.join(answer['nodes'])}: {answer['latency_ms']:.3f} ms")
+        return
+    numbered = enumerate(answer["paths"], 1)
+    told = [(number, float(each["latency_ms"]), " - ".join(each["nodes"]), ", ".join(each["links"])) for number, each in numbered]
+    _print(answer, output, ["PATH", "MS", "NODES", "LINKS"], told, f"{len(told)} paths from {src} to {dst}")
 
 
-def _routed(compute: Callable[[], Any], output: str) -> dict[str, Any]:
+@route.command()
+@click.argument("file")
+@click.argument("asked", metavar="DEMANDS")
+@click.option("--fair/--throughput", default=True, show_default=True, help="Fair shares (max-min), or the most key in all.")
+@AT
+@OUTPUT
+def demands(file: str, asked: str, fair: bool, at: float | None, output: str) -> None:
+    """Share the network's secret key among the demands of a file.
+
+    \b
+    Example:
+      bellhop route demands secoqc demands.yaml --throughput
+    with, in demands.yaml (rate_bps: .inf asks for all there is):
+      demands:
+        - {src: STP, dst: FOR, rate_bps: 2000, weight: 2}
+        - {src: GUD, dst: ERD, rate_bps: .inf, max_trusted_nodes: 1, avoid: [SIE]}
+    """
+    from controller.cli import requests
+    from controller.routing.keys.allocation import Demand, allocate
+
+    network = load(file)
+    wanted = requests.read(asked, "demands", Demand, network)
+    answer = _routed(
+        network, at, output, lambda then: allocate(then, wanted, objective="max-min" if fair else "throughput").to_json(), len(wanted)
+    )
+    rows = [
+        (grant["src"], grant["dst"], float(grant["rate_bps"]), len(grant["flows"]), ", ".join(grant["held_by"]))
+        for grant in answer["grants"]
+    ]
+    _print(answer, output, ["SRC", "DST", "BIT/S", "PATHS", "HELD BY"], rows, f"{answer['throughput_bps']:.4g} bit/s in all")
+    if any(grant["refusal"] for grant in answer["grants"]):
+        sys.exit(3)
+
+
+@route.command()
+@click.argument("file")
+@click.argument("asked", metavar="REQUESTS")
+@AT
+@OUTPUT
+def lightpaths(file: str, asked: str, at: float | None, output: str) -> None:
+    """Lightpaths for the requests of a file, all at once: ports, cross-connects and wavelengths that do not disturb each other.
+
+    \b
+    Example:
+      bellhop route lightpaths sandbox requests.yaml
+    with, in requests.yaml (the strands of a request are of use only together):
+      requests:
+        - {name: pair, priority: 1, strands: [{src: alice/q9, dst: bob/q9, max_loss_db: 12}]}
+        - {name: probe, strands: [{src: relay1, dst: relay2, signal: service, wavelengths_nm: [1310, 1490]}]}
+    """
+    from controller.cli import requests
+    from controller.routing.lightpath import Bundle, assign
+
+    network = load(file)
+    wanted = requests.read(asked, "requests", Bundle, network)
+    answer = _routed(network, at, output, lambda then: assign(then, wanted).to_json(), len(wanted))
+    rows: list[tuple[object, ...]] = [
+        (each.name, strand["signal"], " - ".join(strand["nodes"]), float(strand["loss_db"]), "")
+        for each in wanted
+        for strand in answer["served"].get(each.name, {"strands": ()})["strands"]
+    ]
+    rows += [(name, "", "", None, refused["error"]) for name, refused in answer["refused"].items()]
+    _print(answer, output, ["REQUEST", "SIGNAL", "NODES", "DB", "REFUSED"], rows, f"{len(answer['served'])} of {len(wanted)} served")
+    if answer["refused"]:
+        sys.exit(3)
+
+
+def _routed(
+    network: Topology, at: float | None, output: str, compute: Callable[[Topology], dict[str, Any]], requests: int = 1
+) -> dict[str, Any]:
+    """The answer at a moment; a refusal, or a wrong name, ends the program. Of many requests it is said that they are being worked on."""
     from controller.network.topology import UnknownName
+    from controller.routing.holding import answer_at
     from controller.routing.refusal import NoRoute
 
+    if requests > 1 and sys.stderr.isatty():
+        click.echo(f"computing for {requests} requests ...", err=True)
     try:
-        answer: dict[str, Any] = compute().to_json()
-    except UnknownName as unknown:
-        fail(str(unknown), 2)
+        return answer_at(network, time.time() if at is None else at, compute)
+    except (UnknownName, ValueError) as wrong:
+        fail(str(wrong), 2)
     except NoRoute as none:
         if output == "json":
             print_json(none.to_json())
@@ -163,7 +299,6 @@ def _routed(compute: Callable[[], Any], output: str) -> dict[str, Any]:
             best = "" if none.best is None else f", the best there is {none.best:.6g}"
             click.echo(f"no route: {none}\n(the constraint that cannot be met: {none.constraint}{best})", err=True)
         sys.exit(3)
-    return answer
 
 
 def _print(answer: dict[str, Any], output: str, header: list[str], rows: Iterable[tuple[object, ...]], summary: str) -> None:
@@ -173,5 +308,5 @@ def _print(answer: dict[str, Any], output: str, header: list[str], rows: Iterabl
     click.echo(summary + "\n")
     print_table(header, rows)
     click.echo()
-    for line in answer.get("explanation", ()):
+    for line in [*(line for path in answer.get("paths", ()) for line in path.get("explanation", ())), *answer.get("explanation", ())]:
         click.echo(f"  {line}")

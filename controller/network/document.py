@@ -35,7 +35,7 @@ def load(file: Path, progress: Callable[[int], None] = lambda characters: None) 
 def parse(text: bytes | str, file: str = "document", progress: Callable[[int], None] = lambda characters: None) -> Topology:
     """Read a network document from text; `file` is what faults are reported under."""
     parts = _Parts()
-    data, complaints = faults.read(text, file, parts.take, progress)
+    data, complaints = faults.read(text, file, ("name", "nodes", "links"), parts.take, progress)
     faults.refuse(text, file, complaints + parts.complaints + _head(data) + cross_check(parts.nodes, parts.links, parts.names))
     return Topology(data["name"], parts.nodes, parts.links.values(), data.get("description") or "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,11 @@ def text_of(file: Path) -> bytes:
 def read(
     text: bytes | str,
     file: str,
+    sections: Sequence[str],
     take: yaml_reader.Take = lambda key, value: False,
     progress: Callable[[int], None] = lambda characters: None,
 ) -> tuple[dict[str, Any], list[Complaint]]:
-    """A document's mapping, and what its YAML leaves to complain of. Raises WrongDocument for text that is no mapping in YAML."""
+    """A document's mapping of `sections`, and what its YAML leaves to complain of. Raises WrongDocument for text that is no mapping in YAML."""
     try:
         data, complaints, _ = yaml_reader.read(text, take, progress=progress)
     except yaml.YAMLError as error:
@@ -60,7 +61,7 @@ def read(
         what = " ".join(str(getattr(error, "problem", None) or error).split())
         raise WrongDocument(file, [Fault(mark.line + 1 if mark else 1, "", f"not YAML: {what}", "correct the syntax")]) from None
     if not isinstance(data, dict):
-        raise WrongDocument(file, [Fault(1, "", "the document is not a mapping", "start with name:, nodes:, links:")])
+        raise WrongDocument(file, [Fault(1, "", "the document is not a mapping", f"start with {', '.join(f'{each}:' for each in sections)}")])
     return data, complaints
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from controller.network.topology import Topology
 from controller.network.windows import iso
@@ -14,18 +14,14 @@ OPENINGS_TRIED = 64
 """So many beginnings of windows are tried for a request that is refused now."""
 
 
-class Answer(Protocol):
-    def to_json(self) -> dict[str, Any]: ...
-
-
-def answer_at(topology: Topology, moment_s: float, compute: Callable[[Topology], Answer]) -> dict[str, Any]:
-    """The answer of a route function, as JSON, on the network as it is at a moment (seconds since the epoch).
+def answer_at(topology: Topology, moment_s: float, compute: Callable[[Topology], dict[str, Any]]) -> dict[str, Any]:
+    """What `compute` makes of the network as it is at a moment (seconds since the epoch): the answer of a route function, as JSON.
 
     Over links with windows it has `holds`, from when until when, and a line of explanation. Raises what `compute` does; a NoRoute says from
     when on there is a route, if a window that begins later brings one.
     """
     try:
-        answer = compute(topology.at(moment_s)).to_json()
+        answer = compute(topology.at(moment_s))
     except NoRoute as none:
         for opening_s in topology.openings(moment_s)[:OPENINGS_TRIED]:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,3 +174,132 @@ def test_no_route_in_words() -> None:
 def test_what_is_no_number_is_refused_where_it_is_given(words: tuple[str, ...]) -> None:
     done = CliRunner().invoke(bellhop, ["route", *words])
     assert done.exit_code == 2 and "is no finite number" in done.stderr
+
+
+def written(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "asked.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_several_classical_paths() -> None:
+    answer = routed("classical", "sandbox", "s1", "s3", "--paths", "5")
+    assert [path["nodes"] for path in answer["paths"]] == [["s1", "s2", "s3"], ["s1", "s3"]]
+    pair = routed("classical", "sandbox", "s1", "s3", "--disjoint", "link")
+    assert [path["latency_ms"] for path in pair["paths"]] == pytest.approx([0.15, 0.2])
+    shown = bellhop_route("classical", "sandbox", "s1", "s3", "--disjoint", "node").stdout.splitlines()
+    assert shown[0] == "2 paths from s1 to s3" and shown[3].split()[:2] == ["1", "0.15"]
+    assert refused("classical", "sandbox", "h1", "h4", "--disjoint", "link")["constraint"] == "disjoint"
+    assert refused("classical", "sandbox", "h1", "h4", "--min-capacity", "2000")["best"] == 1000
+    assert bellhop_route("classical", "sandbox", "s1", "s3", "--paths", "2", "--disjoint", "link").exit_code == 2
+
+
+DEMANDS = """
+demands:
+  - {src: STP, dst: FOR, rate_bps: 2000, weight: 2}
+  - {src: GUD, dst: ERD, rate_bps: .inf, max_trusted_nodes: 1, avoid: [SIE]}
+"""
+
+
+def test_demands_share_the_key(tmp_path: Path) -> None:
+    asked = written(tmp_path, DEMANDS)
+    fair, most = routed("demands", "secoqc", asked), routed("demands", "secoqc", asked, "--throughput")
+    assert [(grant["src"], grant["dst"]) for grant in fair["grants"]] == [("STP", "FOR"), ("GUD", "ERD")]
+    assert 0 < fair["throughput_bps"] <= most["throughput_bps"] * (1 + 1e-9)
+    assert all(flow["nodes"][0] == grant["src"] for grant in fair["grants"] for flow in grant["flows"])
+    shown = bellhop_route("demands", "secoqc", asked).stdout.splitlines()
+    assert shown[2].split("  ")[0] == "SRC" and shown[3].startswith("STP  FOR")
+
+
+def test_a_demand_that_gets_nothing_is_told_and_counts(tmp_path: Path) -> None:
+    asked = written(tmp_path, DEMANDS + "  - {src: STP, dst: FOR, rate_bps: 1, max_trusted_nodes: 0}\n")
+    done = bellhop_route("demands", "secoqc", asked, "-o", "json")
+    assert done.exit_code == 3
+    grants = json.loads(done.stdout)["grants"]
+    assert [grant["refusal"] and grant["refusal"]["constraint"] for grant in grants] == [None, None, "max_trusted_nodes"]
+
+
+LIGHTPATHS = """
+requests:
+  - {name: pair, priority: 1, strands: [{src: alice/q9, dst: bob/q9, max_loss_db: 12}]}
+  - {name: probe, strands: [{src: relay1, dst: relay2, signal: service, wavelengths_nm: [1310, 1490]}]}
+"""
+
+
+def test_lightpaths_for_many_requests(tmp_path: Path) -> None:
+    answer = routed("lightpaths", "sandbox", written(tmp_path, LIGHTPATHS))
+    assert answer["served"].keys() == {"pair", "probe"} and answer["refused"] == {}
+    assert answer["served"]["pair"]["strands"][0]["links"] == ["trunk-a"]
+    again = LIGHTPATHS + "  - {name: again, strands: [{src: alice/q9, dst: bob/q9}]}\n"
+    done = bellhop_route("lightpaths", "sandbox", written(tmp_path, again))
+    assert done.exit_code == 3
+    assert done.stdout.startswith("2 of 3 served\n") and any(line.startswith("again") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "expected"),
+    [
+        ("demands", "demands:\n  - {src: alice, dst: bobb, rate_bps: 1}\n", "2: demands[0].dst: no node named 'bobb'"),
+        ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: -1}\n", "2: demands[0]: rate_bps must be at least 0, got -1"),
+        (
+            "demands",
+            "demands:\n  - {src: alice, dst: bob, rate_bps: 1}\n  - {src: alice, rate_bps: 1}\n",
+            "3: demands[1].dst: dst is missing",
+        ),
+        (
+            "demands",
+            "demands:\n  - {src: alice, dst: bob, rate_bps: 1,\n     wieght: 2}\n",
+            "3: demands[0].wieght: unknown field 'wieght', did you",
+        ),
+        ("demands", "demands: []\n", "1: demands: no list of demands"),
+        ("demands", "requests: []\n", "1: requests: unknown field 'requests'"),
+        ("demands", "demands: [3]\n", "1: demands[0]: the entry is not a mapping"),
+        ("demands", "- 1\n", "1: : the document is not a mapping, start with demands:"),
+        ("demands", "demands: [\n", "not YAML"),
+        (
+            "lightpaths",
+            "requests:\n  - name: a\n    strands:\n      - {src: alice/q1, dst: bob}\n",
+            "4: requests[0].strands[0].src: no module named 'q1'",
+        ),
+        ("lightpaths", "requests:\n  - {name: a, strands: []}\n", "2: requests[0]: bundle a has no strands"),
+        (
+            "lightpaths",
+            "requests:\n  - {name: a, strands: [{src: alice, dst: bob, colour: 3}]}\n",
+            "2: requests[0].strands[0].colour: unknown field 'colour'",
+        ),
+    ],
+)
+def test_a_wrong_file_of_requests_is_refused_with_line_and_path(tmp_path: Path, command: str, text: str, expected: str) -> None:
+    asked = written(tmp_path, text)
+    done = bellhop_route(command, "sandbox", asked)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert any(line.startswith(f"{asked}:") and expected in line for line in done.stderr.splitlines()), done.stderr
+
+
+def test_every_fault_of_a_file_of_requests_at_once(tmp_path: Path) -> None:
+    text = "demands:\n  - {src: alicia, dst: bob, rate_bps: -1, x: 1}\n  - {dst: bob, rate_bps: 1}\nmore: 1\n"
+    told = bellhop_route("demands", "sandbox", written(tmp_path, text)).stderr.splitlines()
+    assert [line.split(":")[1] for line in told] == ["2", "2", "2", "3", "4"]
+
+
+def test_a_file_of_requests_that_is_not_there() -> None:
+    done = bellhop_route("demands", "sandbox", "no-such.yaml")
+    assert done.exit_code == 2 and "no-such.yaml: No such file" in done.stderr
+
+
+PASSES = """
+name: passes
+nodes: {vienna: {kind: ground-station}, sat: {kind: satellite}}
+links:
+  - {kind: qkd, ends: [vienna, sat], rate_bps: 900, windows: [{start: 2026-03-01T12:00:00Z, end: 2026-03-01T12:07:00Z}]}
+"""
+
+
+def test_a_route_is_for_a_moment(tmp_path: Path) -> None:
+    file = written(tmp_path, PASSES)
+    answer = routed("key", file, "vienna", "sat", "--at", "2026-03-01T13:01:00+01:00")
+    assert answer["holds"] == {"from": "2026-03-01T12:00:00Z", "until": "2026-03-01T12:07:00Z"}
+    early = bellhop_route("key", file, "vienna", "sat", "--at", "2026-03-01T11:00")
+    assert early.exit_code == 3 and "there is one from 2026-03-01T12:00:00Z on" in early.stderr
+    assert "window" not in str(refused("key", file, "vienna", "sat", "--at", "2026-03-02"))
+    assert bellhop_route("key", file, "vienna", "sat", "--at", "noon").exit_code == 2

@@ -74,7 +74,7 @@ def test_a_view_follows_its_network_without_compiling_anew(network: Topology) ->
     assert again is view and compiled(again) is arrays
     assert arrays.figure(again, "qkd", "rate_bps").tolist() == [700.0, 800.0, 10.0]
     assert usable(again) == {"v-sat", "v-g"} and usable(network.at(NOON - 1)) == {"v-g"}
-    assert usable(pickle.loads(pickle.dumps(network)).at(NOON)) == {"v-sat", "v-g"}
+    assert usable(pickle.loads(pickle.dumps(network)).at(NOON)) == {"v-sat", "v-g"}  # noqa: S301 - our own
 
 
 def test_a_network_without_windows_is_its_own_view(network: Topology) -> None:
@@ -94,20 +94,20 @@ def test_the_clock_is_told_by_events(network: Topology) -> None:
 
 
 def test_a_route_says_until_when_it_holds(network: Topology) -> None:
-    answer = answer_at(network, NOON + 60, lambda at: key(at, "vienna", "graz"))
+    answer = answer_at(network, NOON + 60, lambda at: key(at, "vienna", "graz").to_json())
     assert answer["rate_bps"] == 800
     assert answer["holds"] == {"from": "2026-03-01T12:00:00Z", "until": "2026-03-01T12:07:00Z"}
     assert answer["explanation"][-1] == "holds from 2026-03-01T12:00:00Z until 2026-03-01T12:07:00Z, when the window of g-sat ends"
-    later = answer_at(network, NOON + 450, lambda at: key(at, "vienna", "graz"))
+    later = answer_at(network, NOON + 450, lambda at: key(at, "vienna", "graz").to_json())
     assert later["rate_bps"] == 10 and "holds" not in later
 
 
 def test_a_refusal_says_when_a_window_that_helps_opens(network: Topology) -> None:
     with pytest.raises(NoRoute, match=r"one from 2026-03-01T12:00:00Z on, when a window opens") as refused:
-        answer_at(network, NOON - 3600, lambda at: key(at, "vienna", "graz", rate_bps=100))
+        answer_at(network, NOON - 3600, lambda at: key(at, "vienna", "graz", rate_bps=100).to_json())
     assert (refused.value.constraint, refused.value.best) == ("rate_bps", 10)
     with pytest.raises(NoRoute) as refused:
-        answer_at(network, NOON - 3600, lambda at: key(at, "vienna", "graz", rate_bps=5000))
+        answer_at(network, NOON - 3600, lambda at: key(at, "vienna", "graz", rate_bps=5000).to_json())
     assert "window" not in str(refused.value)
 
 
@@ -124,7 +124,7 @@ links:
   - {kind: ethernet, id: e, ends: ["s:1", "t:1"], windows: [{start: 2026-03-01T12:00:00Z, end: 2026-03-01T12:07:00Z}]}
 """
     network = document.parse(text)
-    for compute in (lambda at: light(at, "a", "b"), lambda at: classical(at, "s", "t")):
+    for compute in (lambda at: light(at, "a", "b").to_json(), lambda at: classical(at, "s", "t").to_json()):
         assert answer_at(network, NOON, compute)["holds"]["until"] == "2026-03-01T12:07:00Z"
         with pytest.raises(NoRoute, match="when a window opens"):
             answer_at(network, NOON - 1, compute)
