@@ -40,9 +40,6 @@ _AGAIN = 4
 _SEARCHED, _DELIVERED = 12, 3
 """Paths of which the rounds are improved; long chains that are evaluated."""
 
-_RAREST = 1e-10
-"""Least probability that the swaps of an evaluated chain all succeed: the digits left of its waiting time are as many fewer than 16."""
-
 Rounds = tuple[int, ...]
 
 
@@ -125,11 +122,10 @@ class Demand:
         links = tuple(self.link(edge, times) for edge, times in zip(edges, rounds, strict=True))
         nodes = [self._node(number) for number in self._passed(edges)]
         delays = [self._delay(edge) for edge in edges]
-        rarest = sorted(node.swap_success for node in nodes[1:-1])[: chains.EXACT_LINKS - 1]
-        if math.prod(rarest) < _RAREST:
-            delivery = chains.Delivery(0.0, werner(0.25), "not evaluated: swaps succeed too rarely", "unknown")
-        else:
+        try:
             delivery = chains.deliver(links, nodes, [delay_s for delay_s, _ in delays])
+        except chains.TooRare as rare:
+            delivery = chains.Delivery(0.0, werner(0.25), f"not evaluated: {rare}", "unknown")
         sources = ", ".join(sorted({source for _, source in delays}))
         return Evaluated(
             edges, rounds, links, delivery, (f"news of swaps travels {sum(delay for delay, _ in delays):.6g} s end to end ({sources})",)

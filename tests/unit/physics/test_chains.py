@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from controller.physics.bell_diagonal import BellDiagonal, swap, werner
-from controller.physics.chains import APPROXIMATE, EXACT, EXACT_LINKS, Delivery, Link, Node, deliver
+from controller.physics.chains import APPROXIMATE, EXACT, STANDARD_ERROR, Delivery, Link, Node, TooRare, deliver
 from controller.physics.generation import attempts_until_all
 from controller.physics.memory import Memory
 
@@ -36,11 +35,15 @@ class Case:
     delays_s: tuple[float, ...]
     cutoff_s: float = math.inf
 
-    def delivered(self) -> Delivery:
-        links = [Link(rate, PURE, attempt) for rate, attempt in zip(self.rates_hz, self.attempts_s, strict=True)]
-        swaps = (1.0, *self.success, 1.0)
-        nodes = [Node(Memory(t1, t2), q) for t1, t2, q in zip(self.t1_s, self.t2_s, swaps, strict=True)]
-        return deliver(links, nodes, self.delays_s, self.cutoff_s)
+    def delivered(self, standard_error: float = STANDARD_ERROR) -> Delivery:
+        links, nodes = chain_of(self)
+        return deliver(links, nodes, self.delays_s, self.cutoff_s, standard_error=standard_error)
+
+
+def chain_of(case: Case) -> tuple[tuple[Link, ...], tuple[Node, ...]]:
+    links = tuple(Link(rate, PURE, attempt) for rate, attempt in zip(case.rates_hz, case.attempts_s, strict=True))
+    swaps = (1.0, *case.success, 1.0)
+    return links, tuple(Node(Memory(t1, t2), q) for t1, t2, q in zip(case.t1_s, case.t2_s, swaps, strict=True))
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,17 @@ class Replicas:
 
 
 def random_case(seed: int) -> Case:
-    """A chain from the domain of the approximation."""
+    """A chain from the domain of the approximation, most often from its edges."""
     rng = np.random.default_rng(seed)
-    links = int(rng.integers(2, EXACT_LINKS + 1))
-    attempts = 10 ** rng.uniform(0, 1, links)
-    rates = 10 ** rng.uniform(-1.7, -1, links) / attempts
-    success = rng.uniform(0.4, 1, links - 1) if rng.random() < 0.7 else np.ones(links - 1)
-    delays = attempts * rng.uniform(0, 1, links)
-    t2 = np.maximum(10 ** rng.uniform(0.5, 3, links + 1) / rates.mean(), 10 * max(attempts.max(), delays.sum()))
+    links = int(rng.integers(3, 7))
+    rates = 10 ** rng.uniform(0, rng.uniform(0, 2), links)
+    longest = min(0.1, 0.1 * rates.max() / rates.min()) / rates.max()
+    attempts = rng.choice([0.0, 0.45, 0.95]) * longest * (0.5 + 0.5 * rng.uniform(0, 1, links) * rng.choice([0.0, 1.0]))
+    attempts = np.minimum(attempts, 0.0999 / rates)
+    delays = rng.uniform(0, 1, links)
+    delays *= rng.choice([0.3, 0.999]) * (0.1 / rates.max() - np.ptp(attempts)) / delays.sum()
+    success = rng.uniform(0.5, rng.choice([0.55, 1.0]), links - 1) if rng.random() < 0.9 else np.ones(links - 1)
+    t2 = np.maximum(10 ** rng.uniform(-1, 2, links + 1) / rates.mean(), 10.01 * max(attempts.max(), delays.sum()))
     t1 = t2 * 10 ** rng.uniform(-0.3, 1.3, links + 1)
     fields = (rates, attempts, success, t1, t2, delays)
     return Case(*(tuple(float(value) for value in each) for each in fields))
@@ -161,15 +167,111 @@ def test_exact_chains_agree_with_simulation(links: int, attempt_s: float, certai
 @pytest.mark.parametrize("seed", range(8))
 def test_approximate_chains_are_within_two_percent_of_simulation(seed: int) -> None:
     case = random_case(seed)
-    assert case.delivered().error == (APPROXIMATE if len(set(case.attempts_s)) > 1 else EXACT)
-    agree(case, 10_000, 0.02, seed)
+    assert case.delivered().error == APPROXIMATE
+    agree(case, 10_000, 0.015, seed)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_approximate_chains_are_within_two_percent_of_simulation_in_full() -> None:
     for seed in range(100, 200):
-        agree(random_case(seed), 20_000, 0.02, seed)
+        agree(random_case(seed), 20_000, 0.015, seed)
+
+
+# --- chains that are simulated: many links, and what the approximation does not cover ---
+
+
+def long_case(seed: int, least: int = 9, most: int = 40) -> Case:
+    """A chain of many unlike links, from links that hardly wait to some that wait ten times as long as others, that delivers now and then."""
+    rng = np.random.default_rng(seed)
+    links = int(rng.integers(least, most + 1))
+    rates = 10 ** rng.uniform(0, rng.uniform(0, 1), links)
+    attempts = rng.uniform(0, 1, links) / rates if rng.random() < 0.5 else np.full(links, rng.choice([0.0, 0.3]) / rates.max())
+    success = rng.uniform(1 - 5 / links, 1, links - 1) if rng.random() < 0.8 else np.ones(links - 1)
+    delays = rng.uniform(0, 1, links) / links if rng.random() < 0.7 else np.zeros(links)
+    t2 = 10 ** rng.uniform(0.5, 3, links + 1)
+    t1 = t2 * 10 ** rng.uniform(-0.3, 1.3, links + 1)
+    fields = (rates, attempts, success, t1, t2, delays)
+    return Case(*(tuple(float(value) for value in each) for each in fields))
+
+
+def outside_case(seed: int) -> Case:
+    """A short chain outside what the approximation covers: long delays, unlike attempts, attempts that mostly succeed, poor memories."""
+    rng = np.random.default_rng(seed)
+    case = long_case(seed, 3, 8)
+    delays = tuple(float(delay) for delay in 10 ** rng.uniform(-1, 1, len(case.rates_hz)) / np.array(case.rates_hz))
+    return replace(case, delays_s=delays, success=tuple(float(q) for q in rng.uniform(0.3, 1, len(delays) - 1)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_long_chains_are_within_two_percent_of_simulation(seed: int) -> None:
+    case = long_case(seed)
+    told = case.delivered()
+    assert "simulated" in told.method and "standard error" in told.error
+    agree(case, 2_000, 0.005, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_short_chains_outside_the_approximation_are_simulated(seed: int) -> None:
+    case = outside_case(seed)
+    assert "standard error" in case.delivered().error
+    agree(case, 4_000, 0.005, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_simulated_chains_are_within_two_percent_of_simulation_in_full() -> None:
+    for seed in range(100, 160):
+        agree(long_case(seed), 10_000, 0.005, seed)
+        agree(outside_case(seed), 20_000, 0.005, seed)
+
+
+@pytest.mark.parametrize("links", [2, 5, 8])
+@pytest.mark.parametrize("attempt_s", [0.0, 0.4])
+def test_the_simulation_meets_the_markov_chain(links: int, attempt_s: float) -> None:
+    """Against the exact figure with a tenth of the usual error; the standard error told is neither far too small nor far too large."""
+    from controller.physics import chains
+
+    case = Case(
+        (1.0, 1.5, 0.7, 2.0, 1.1, 0.8, 1.3, 0.9)[:links],
+        (attempt_s,) * links,
+        (0.6,) * (links - 1),
+        *(((20.0,) * (links + 1)),) * 2,
+        (0.0,) * links,
+    )
+    exact = case.delivered()
+    assert exact.error == EXACT
+    chain = chains._Chain(*chain_of(case), case.delays_s)
+    found = chains._simulated(chain, 0.001)
+    assert found.rate_hz == pytest.approx(exact.rate_hz, rel=0.004)
+    assert found.state.coefficients == pytest.approx(exact.state.coefficients, abs=0.002)
+
+
+def test_a_simulation_says_how_far_off_it_is() -> None:
+    case = long_case(1)
+    fine, coarse = case.delivered(), case.delivered(standard_error=0.02)
+    for delivery, most in ((fine, STANDARD_ERROR), (coarse, 0.02)):
+        told = [float(part.split("%")[0]) / 100 for part in delivery.error.removeprefix("standard error ").split(", ")]
+        assert all(0 < error <= most + 5e-5 for error in told)
+    assert coarse != fine == case.delivered()
+    assert coarse.rate_hz == pytest.approx(fine.rate_hz, rel=0.08)
+
+
+def test_like_chains_are_compared_better_than_each_is_known() -> None:
+    """The same random numbers for both: a link that is a thousandth faster never makes the chain slower, at 2 % of standard error."""
+    case = replace(long_case(3), success=(1.0,) * (len(long_case(3).rates_hz) - 1), attempts_s=(0.0,) * len(long_case(3).rates_hz))
+    rates = [
+        replace(case, rates_hz=(*case.rates_hz[:4], rate, *case.rates_hz[5:])).delivered(standard_error=0.02).rate_hz
+        for rate in (0.1, 0.1001)
+    ]
+    assert rates[0] < rates[1] < rates[0] * 1.002
+
+
+@pytest.mark.parametrize(("links", "success"), [(12, 0.05), (40, 0.3), (8, 1e-30), (2, 1e-200), (5, 1e-4)])
+@pytest.mark.parametrize("delay_s", [0.0, 3.0])
+def test_swaps_that_succeed_too_rarely_are_refused_by_name(links: int, success: float, delay_s: float) -> None:
+    with pytest.raises(TooRare, match=r"^swap_success must "):
+        deliver([Link(1.0, PURE)] * links, [Node(swap_success=success)] * (links + 1), [delay_s] * links)
 
 
 # --- two links with a cut-off ---
@@ -307,6 +409,11 @@ def ideal(links: Sequence[Link], nodes: Sequence[Node]) -> BellDiagonal:
     return state
 
 
+def slack(*deliveries: Delivery, least: float) -> float:
+    """How far apart, relatively, two evaluations of the same chain may be: five standard errors of what was simulated."""
+    return 5 * math.sqrt(2) * STANDARD_ERROR if any("simulated" in each.method for each in deliveries) else least
+
+
 @given(chains(), st.floats(1e-3, 1e3) | st.just(math.inf))
 def test_what_is_delivered_is_a_state_at_a_rate(chain: tuple[list[Link], list[Node], list[float]], cutoff_s: float) -> None:
     links, nodes, delays = chain
@@ -314,7 +421,7 @@ def test_what_is_delivered_is_a_state_at_a_rate(chain: tuple[list[Link], list[No
         cutoff_s = math.inf
     delivery = deliver(links, nodes, delays, cutoff_s)
     assert math.fsum(delivery.state.coefficients) == pytest.approx(1, abs=1e-12)
-    assert 0 < delivery.rate_hz <= min(link.rate_hz for link in links) * (1 + 1e-9)
+    assert 0 < delivery.rate_hz <= min(link.rate_hz for link in links) * (1 + slack(delivery, least=1e-9))
     assert all(math.isfinite(weight) for weight in delivery.state.coefficients)
     assert delivery.method and delivery.error
 
@@ -332,8 +439,8 @@ def test_better_memories_never_harm(chain: tuple[list[Link], list[Node], list[fl
     links = [replace(link, state=werner(0.9)) for link in links]
     better = [replace(node, memory=Memory(node.memory.t1_s * factor, node.memory.t2_s * factor)) for node in nodes]
     now, then = deliver(links, nodes, delays), deliver(links, better, delays)
-    assert then.state.fidelity >= now.state.fidelity - 1e-9
-    assert then.rate_hz == pytest.approx(now.rate_hz, rel=1e-12)
+    assert then.state.fidelity >= now.state.fidelity - slack(now, then, least=1e-9)
+    assert then.rate_hz == pytest.approx(now.rate_hz, rel=slack(now, then, least=1e-12))
 
 
 @given(chains(least=2), st.floats(0.05, 1))
@@ -349,8 +456,8 @@ def test_swaps_that_succeed_more_often_never_slow_down(chain: tuple[list[Link], 
 def test_a_chain_and_its_mirror_image_are_the_same(chain: tuple[list[Link], list[Node], list[float]]) -> None:
     links, nodes, delays = chain
     one, other = deliver(links, nodes, delays), deliver(links[::-1], nodes[::-1], delays[::-1])
-    assert one.rate_hz == pytest.approx(other.rate_hz, rel=1e-9)
-    assert one.state.coefficients == pytest.approx(other.state.coefficients, abs=1e-9)
+    assert one.rate_hz == pytest.approx(other.rate_hz, rel=slack(one, other, least=1e-9))
+    assert one.state.coefficients == pytest.approx(other.state.coefficients, abs=slack(one, other, least=1e-9))
 
 
 @given(chains(), st.floats(1e-3, 1e3))
@@ -376,14 +483,6 @@ def test_one_link_delivers_what_it_makes() -> None:
     delivery = deliver([Link(7.0, werner(0.9), 0.1)], [Node(Memory(1.0, 1.0))] * 2, [5.0], 1.0)
     assert delivery.rate_hz == pytest.approx(7.0)
     assert delivery.state.coefficients == pytest.approx(werner(0.9).coefficients)
-
-
-def test_long_chains_are_merged_and_say_so() -> None:
-    links, nodes = [Link(10.0, werner(0.99))] * 12, [Node(Memory(t2_s=10.0), 0.9)] * 13
-    delivery = deliver(links, nodes)
-    assert "12 links merged" in delivery.method
-    assert deliver(links[:8], nodes[:9]).rate_hz > delivery.rate_hz > 0
-    assert 0.25 < delivery.state.fidelity < reduce(swap, [werner(0.99)] * 12).fidelity
 
 
 # --- refusals ---
