@@ -33,6 +33,7 @@ def route() -> None:
       bellhop route light sandbox alice bob
       bellhop route classical sandbox h1 h4
       bellhop route demands secoqc demands.yaml --throughput
+      bellhop route slot sandbox requests.yaml
 
     Exit codes: 0 a route, 2 a wrong document or name, 3 no route (which constraint cannot be met, and the best there is); of many requests,
     3 when one of them gets nothing.
@@ -275,6 +276,41 @@ def lightpaths(file: str, asked: str, at: float | None, output: str) -> None:
     rows += [(name, "", "", None, refused["error"]) for name, refused in answer["refused"].items()]
     _print(answer, output, ["REQUEST", "SIGNAL", "NODES", "DB", "REFUSED"], rows, f"{len(answer['served'])} of {len(wanted)} served")
     if answer["refused"]:
+        sys.exit(3)
+
+
+@route.command()
+@click.argument("file")
+@click.argument("asked", metavar="REQUESTS")
+@click.option(
+    "--slot", "slot_s", type=Finite(0, min_open=True), default=0.01, show_default=True, metavar="SECONDS", help="How long the slot is."
+)
+@AT
+@OUTPUT
+def slot(file: str, asked: str, slot_s: float, at: float | None, output: str) -> None:
+    """Entangled pairs for the requests of a file in one time slot: which channels to reserve for whom before any is tried.
+
+    \b
+    Example:
+      bellhop route slot sandbox requests.yaml --slot 0.02
+    with, in requests.yaml:
+      requests:
+        - {src: alice, dst: bob}
+        - {src: alice, dst: rep2}
+    """
+    from controller.cli import requests
+    from controller.routing import slots
+
+    network = load(file)
+    wanted = requests.read(asked, "requests", slots.Pair, network)
+    answer = _routed(network, at, output, lambda then: slots.slot(then, wanted, slot_s).to_json(), len(wanted))
+    rows = [
+        (each["src"], each["dst"], float(path["ebits"]), " - ".join(path["nodes"]), "-".join(map(str, path["channels"])))
+        for each in answer["requests"]
+        for path in each["paths"]
+    ]
+    _print(answer, output, ["SRC", "DST", "PAIRS", "NODES", "CHANNELS"], rows, f"{answer['ebits']:.4g} pairs expected per slot")
+    if any(each["refusal"] for each in answer["requests"]):
         sys.exit(3)
 
 

@@ -59,19 +59,21 @@ class Reservation:
 
 
 class SlottedNetwork:
-    """A network compiled for selection: nodes are 0 .. len(qubits) - 1, `swap` is the success probability of every swap.
+    """A network compiled for selection: nodes are 0 .. len(qubits) - 1, `swap` is the success probability of every swap, and `swaps` says
+    which nodes can (None: all); others are only ends.
 
     Raises ValueError naming the field for a negative count, a probability outside (0, 1], an edge to itself or to an unknown node, and two
     edges between the same nodes (they are one edge with more channels).
     """
 
-    def __init__(self, qubits: Sequence[int], edges: Sequence[Edge], swap: float) -> None:
+    def __init__(self, qubits: Sequence[int], edges: Sequence[Edge], swap: float, swaps: Sequence[bool] | None = None) -> None:
         if not 0 < swap <= 1:
             raise ValueError(f"swap must be in (0, 1], got {swap}")
         for node, count in enumerate(qubits):
             if count < 0:
                 raise ValueError(f"qubits[{node}] must be at least 0, got {count}")
         self.qubits, self.edges, self.swap = tuple(qubits), tuple(edges), swap
+        self.swaps = tuple(swaps) if swaps is not None else (True,) * len(self.qubits)
         self.near: list[list[tuple[int, int]]] = [[] for _ in qubits]
         """Per node its neighbours and the edges to them."""
         seen: dict[frozenset[int], int] = {}
@@ -230,7 +232,7 @@ class _Slot:
         network, qubits, channels = self.network, self.qubits, self.channels
         if qubits[source] < width or qubits[target] < width:
             return None
-        near, tails = network.near, network.tails
+        near, tails, swaps = network.near, network.tails, network.swaps
         rest = network.rest(width)
         best = [0.0] * len(qubits)
         settled = [False] * len(qubits)
@@ -244,7 +246,9 @@ class _Slot:
             settled[here] = True
             through = network.swap ** len(path)
             for there, edge in near[here]:
-                if settled[there] or channels[edge] < width or (qubits[there] < 2 * width and there != target):
+                if settled[there] or channels[edge] < width:
+                    continue
+                if there != target and (qubits[there] < 2 * width or not swaps[there]):
                     continue
                 row = tails[edge][width]
                 product = list(map(mul, chances, row)) if path else row

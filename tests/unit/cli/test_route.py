@@ -303,3 +303,39 @@ def test_a_route_is_for_a_moment(tmp_path: Path) -> None:
     assert early.exit_code == 3 and "there is one from 2026-03-01T12:00:00Z on" in early.stderr
     assert "window" not in str(refused("key", file, "vienna", "sat", "--at", "2026-03-02"))
     assert bellhop_route("key", file, "vienna", "sat", "--at", "noon").exit_code == 2
+
+
+def test_many_requests_in_a_slot(tmp_path: Path) -> None:
+    asked = written(tmp_path, "requests:\n  - {src: alice, dst: bob}\n  - {src: alice, dst: rep1}\n")
+    done = bellhop_route("slot", "sandbox", asked, "--slot", "0.02", "-o", "json")
+    answer = json.loads(done.stdout)
+    # one channel from alice to rep1 serves one of the two, and the shorter gives more
+    assert done.exit_code == 3
+    far, near = answer["requests"]
+    assert far["refusal"]["constraint"] == "reachability" and far["paths"] == []
+    assert near["ebits"] == pytest.approx(1 - math.exp(-120 * 0.02)) and near["paths"][0]["links"] == ["entanglement:alice--rep1"]
+    alone = routed("slot", "sandbox", written(tmp_path, "requests: [{src: alice, dst: bob}]"), "--slot", "0.02")
+    thrice = [1 - math.exp(-rate * 0.02) for rate in (120, 80, 120)]
+    assert alone["ebits"] == pytest.approx(0.9**2 * math.prod(thrice))
+    assert alone["requests"][0]["paths"][0]["channels"] == [1, 1, 1]
+    assert bellhop_route("slot", "sandbox", written(tmp_path, "requests: [{src: bob, dst: bob}]")).exit_code == 2
+
+
+CROSSING = """
+name: n
+nodes: {a: {kind: end-node}, b: {kind: end-node}, c: {kind: end-node}, r: {kind: repeater, memories: 4}}
+links:
+  - {kind: entanglement, ends: [a, b], rate_hz: 100, fidelity: 0.9}
+  - {kind: entanglement, ends: [b, c], rate_hz: 100, fidelity: 0.9}
+  - {kind: entanglement, ends: [a, r], rate_hz: 1, fidelity: 0.9}
+  - {kind: entanglement, id: r1, ends: [r, c], rate_hz: 1, fidelity: 0.9}
+  - {kind: entanglement, id: r2, ends: [r, c], rate_hz: 0, fidelity: 0.9}
+"""
+
+
+def test_only_repeaters_swap_in_a_slot(tmp_path: Path) -> None:
+    network = tmp_path / "n.yaml"
+    network.write_text(CROSSING)
+    answer = routed("slot", str(network), written(tmp_path, "requests: [{src: a, dst: c}]"), "--slot", "1")
+    assert [path["nodes"] for path in answer["requests"][0]["paths"]] == [["a", "r", "c"]]
+    assert answer["requests"][0]["paths"][0]["links"] == ["entanglement:a--r", "r1"]
