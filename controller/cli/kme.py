@@ -16,8 +16,9 @@ from controller.cli.run import log_to_stderr, until_stopped
 @click.option(
     "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="A YAML list, one entry per KME."
 )
+@click.option("--only", metavar="ID", help="Run only the KME of this id.")
 @click.option("--verbose", is_flag=True, help="Log what happens.")
-def kme(config: Path, verbose: bool) -> None:
+def kme(config: Path, only: str | None, verbose: bool) -> None:
     """Run the key management entities of a settings file in this process, until SIGTERM or SIGINT.
 
     They hold the keys, relay them, and hand them to applications over ETSI GS QKD 014.
@@ -44,6 +45,8 @@ def kme(config: Path, verbose: bool) -> None:
         fail(f"{config}: not YAML: {' '.join(str(error).split())}", 2)
     except ValidationError as error:
         fail("\n".join(f"{config}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()), 2)
+    if only is not None and not (settings := [each for each in settings if each.id == only]):
+        fail(f"{config}: has no KME of id '{only}'", 2)
 
     async def serve(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:

@@ -11,16 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from controller.cli.client import peek
-from controller.cli.document import Finite, fail, load, reason
+from controller.cli.document import BELLHOP, Finite, fail, load, reason
 from controller.cli.emulate import MININET, TIMES
 
 if TYPE_CHECKING:
@@ -50,9 +51,14 @@ def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, a
       bellhop up topologies/secoqc.yaml --for 60
       sudo bellhop up sandbox --mininet
     """
+    from topologies.emulation.management import claim
     from topologies.emulation.workspace import lay_out
 
     network = load(topology)
+    try:
+        management, claimed = claim() if mininet else (None, None)
+    except OSError as error:
+        fail(str(error))
     state_home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     directory = (directory or state_home / "bellhop" / network.name).resolve()
     try:
@@ -62,17 +68,17 @@ def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, a
         if not keep:
             for left in (*directory.glob("controller.db*"), *directory.glob("kme-*.db*")):
                 left.unlink()
-        workspace = lay_out(network, directory, any_ports=any_ports)
+        workspace = lay_out(network, directory, any_ports=any_ports, management=management)
     except BlockingIOError:
         fail(f"another `bellhop up` is running in {directory}; stop it, or give this one a --directory (and --any-ports)")
     except OSError as error:
         fail(f"cannot write in {directory} ({reason(error)}); choose another --directory")
-    _refuse_taken_ports(workspace)
+    _refuse_taken_ports(workspace, devices=management is None)
     programs = Programs(directory)
     click.echo(f"starting {network.name}: KMEs, emulated devices, controller; files and logs in {directory}")
-    with lock, programs.running(), _stop_signals():
+    with lock, claimed or nullcontext(), programs.running(), _stop_signals():
         try:
-            _start(programs, workspace, device_times, mininet)
+            _start(programs, workspace, device_times, management)
             _introduce(workspace)
             _watch(programs, workspace, for_s)
         except KeyboardInterrupt:
@@ -90,7 +96,7 @@ class Programs:
     def start(self, name: str, *arguments: str) -> None:
         with (self.directory / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-c", "from controller.cli import main; main()", *arguments],
+                [*BELLHOP, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -142,9 +148,9 @@ def _stop_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _refuse_taken_ports(workspace: Workspace) -> None:
+def _refuse_taken_ports(workspace: Workspace, *, devices: bool) -> None:
     wanted = {"the controller's API": workspace.api, "OpenFlow": f"//127.0.0.1:{workspace.openflow[1]}", "the emulator": workspace.emulator}
-    for name, node in workspace.topology.nodes():
+    for name, node in workspace.topology.nodes() if devices else ():
         for what, address in (("the KME of", node.kme), ("the optical switch", node.address)):
             if address is not None:
                 wanted[f"{what} {name}"] = f"//{address}"
@@ -159,27 +165,42 @@ def _refuse_taken_ports(workspace: Workspace) -> None:
         fail("\n".join(taken) + "\nstop what holds them (`ss -ltnp` names it), or use free ports: bellhop up ... --any-ports")
 
 
-def _start(programs: Programs, workspace: Workspace, device_times: str, mininet: bool) -> None:
-    ports = ["--api-port", str(urlsplit(workspace.api).port), "--openflow-port", str(workspace.openflow[1])]
-    ports += ["--emulator-port", str(urlsplit(workspace.emulator).port)]
-    programs.start("kme", "kme", "--config", str(workspace.kmes))
-    options = ["--device-times", device_times, *(["--mininet"] if mininet else [])]
-    programs.start("emulator", "emulate", str(workspace.network), "--directory", str(workspace.directory), *ports, *options)
-    programs.start("controller", "run", "--config", str(workspace.settings), "--verbose")
+def _start(programs: Programs, workspace: Workspace, device_times: str, management: IPv4Network | None) -> None:
+    options = ["--device-times", device_times, "--api-port", str(urlsplit(workspace.api).port)]
+    options += ["--openflow-port", str(workspace.openflow[1]), "--emulator-port", str(urlsplit(workspace.emulator).port)]
+    if management is None:
+        programs.start("kme", "kme", "--config", str(workspace.kmes))
+    else:
+        options += ["--mininet", "--management", str(management)]
+    programs.start("emulator", "emulate", str(workspace.network), "--directory", str(workspace.directory), *options)
+    controller = ("run", "--config", str(workspace.settings), "--verbose")
+    if management is None:
+        programs.start("controller", *controller)
     deadline = time.monotonic() + START_TIMEOUT_S
-    for what, url, path in (("emulated devices", workspace.emulator, "/state"), ("controller", workspace.api, "/readyz")):
-        while (answer := peek(url, path)) is None or answer.get("ready") is False:
-            ended = programs.ended()
-            if ended is not None:
-                fail(ended)
-            if time.monotonic() > deadline:
-                waiting = (answer or {}).get("waiting_for")
-                fail(
-                    f"the {what} did not come up in {START_TIMEOUT_S:g} s"
-                    + (f", waiting for {waiting}" if waiting else "")
-                    + f"; see {workspace.directory}"
-                )
-            time.sleep(0.1)
+    state = _answer(programs, workspace, "emulated devices", f"{workspace.emulator}/state", deadline)
+    for warning in state["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    if management is not None:  # only now is there a way to the devices
+        programs.start("controller", *controller)
+    _answer(programs, workspace, "controller", f"{workspace.api}/readyz", deadline)
+
+
+def _answer(programs: Programs, workspace: Workspace, what: str, url: str, deadline: float) -> dict[str, Any]:
+    """What a program that comes up answers, once it is ready."""
+    server, _, path = url.rpartition("/")
+    while (answer := peek(server, f"/{path}")) is None or answer.get("ready") is False:
+        ended = programs.ended()
+        if ended is not None:
+            fail(ended)
+        if time.monotonic() > deadline:
+            waiting = (answer or {}).get("waiting_for")
+            fail(
+                f"the {what} did not come up in {START_TIMEOUT_S:g} s"
+                + (f", waiting for {waiting}" if waiting else "")
+                + f"; see {workspace.directory}"
+            )
+        time.sleep(0.1)
+    return answer
 
 
 def _introduce(workspace: Workspace) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from controller.network import document
 from topologies.emulation.workspace import Workspace, lay_out
 
 TOPOLOGIES = Path(document.__file__).parents[2] / "topologies"
+MANAGEMENT = IPv4Network("10.99.0.0/16")
 BELLHOP = [sys.executable, "-c", "from controller.cli import main; main()"]
 
 
@@ -26,7 +28,8 @@ class Network:
         self.directory = directory
         self.within = within
         self.mininet = mininet
-        self.workspace: Workspace = lay_out(document.load(TOPOLOGIES / f"{topology}.yaml"), directory, any_ports=True)
+        found = document.load(TOPOLOGIES / f"{topology}.yaml")
+        self.workspace: Workspace = lay_out(found, directory, any_ports=True, management=MANAGEMENT if mininet else None)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def spawn(self, name: str, *arguments: str) -> None:
@@ -43,10 +46,10 @@ class Network:
                 ("emulator", work.emulator.rsplit(":")[-1]),
             )
         ]
-        self.spawn("kme", "kme", "--config", str(work.kmes))
-        self.spawn(
-            "emulator", "emulate", str(work.network), "--directory", str(self.directory), *ports, *(["--mininet"] if self.mininet else [])
-        )
+        if not self.mininet:
+            self.spawn("kme", "kme", "--config", str(work.kmes))
+        real = ["--mininet", "--management", str(MANAGEMENT)] if self.mininet else []
+        self.spawn("emulator", "emulate", str(work.network), "--directory", str(self.directory), *ports, *real)
         wait_for(lambda: self.emulator("GET", "/state"), 40)
 
     def start_controller(self, *options: str, ready: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +22,8 @@ class ClassicalNetwork:
         self._topology = topology
         self.hosts = {name: EmulatedHost(name, node.mac, node.ip) for name, node in topology.nodes("host") if node.mac and node.ip}
         self.switches: dict[str, EmulatedSwitch] = {}
+        self.warnings: list[str] = []
+        """What of the document it cannot do: nothing."""
         for name, node in topology.nodes("openflow-switch"):
             ports = [int(end.port) for link in topology.links("ethernet") for end in (link.a, link.b) if end.node == name and end.port]
             self.switches[name] = EmulatedSwitch(name, int(node.dpid or "0", 16), ports, controller)
@@ -54,6 +57,10 @@ class ClassicalNetwork:
             finally:
                 for task in serving:
                     task.cancel()
+
+    def listener(self, node: str, host: str, port: int) -> socket.socket:
+        """A listening socket for a device of the node."""
+        return socket.create_server((host, port))
 
     async def flows(self) -> dict[str, list[str]]:
         """The flow entries of every switch, a line of text each."""

@@ -6,6 +6,7 @@ Each device is a server or client on a real socket of its own. A small HTTP inte
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -45,6 +46,10 @@ DEVICE_TIMES: dict[Literal["demo", "lab"], DeviceTimes] = {
 
 class Classical(Protocol):
     """The classical half: emulated in this process, or Mininet."""
+
+    warnings: list[str]
+
+    def listener(self, node: str, host: str, port: int) -> socket.socket: ...
 
     def running(self) -> AbstractAsyncContextManager[None]: ...
 
@@ -87,15 +92,17 @@ class Emulator:
     async def running(self) -> AsyncIterator[None]:
         """Serve every device while the context lasts."""
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.classical.running())  # first: with Mininet it makes the namespaces devices listen in
             for name, switch in self.optical.items():
                 host, _, port = (self.topology.node(name).address or "127.0.0.1:0").rpartition(":")
                 host_key = asyncssh.read_private_key(self._directory / "ssh" / f"{name}.key")
-                await switch.start(host, int(port), authorized_keys=self._directory / "ssh" / "authorized_keys", host_key=host_key)
+                authorized_keys = self._directory / "ssh" / "authorized_keys"
+                listener = self.classical.listener(name, host, int(port))
+                await switch.start(listener=listener, authorized_keys=authorized_keys, host_key=host_key)
                 stack.push_async_callback(switch.close)
             self._relight()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             serving = [tasks.create_task(link.run(), name=link.link) for link in self.qkd.values()]
-            await stack.enter_async_context(self.classical.running())
             try:
                 yield
             finally:
@@ -138,6 +145,7 @@ def interface(emulator: Emulator) -> web.Application:
         return web.json_response(
             {
                 "network": emulator.topology.name,
+                "warnings": emulator.classical.warnings,
                 "cut": sorted(emulator.plant.cut),
                 "flows": await emulator.classical.flows(),
                 "cross_connects": {name: sorted(switch.cross_connects) for name, switch in emulator.optical.items()},

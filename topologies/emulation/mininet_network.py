@@ -1,19 +1,25 @@
-"""The classical half of an emulated network with root: Mininet hosts in network namespaces, joined by Open vSwitch in user space.
+"""An emulated network with root: Mininet hosts in network namespaces, joined by Open vSwitch in user space, and where managed devices live.
 
-Interchangeable with `classical.ClassicalNetwork`, but for the links' latency and capacity, which are not imposed here: round trips are
-those of the machine.
+Interchangeable with `classical.ClassicalNetwork`, but for the links' capacity, which is not imposed, and their latency, which is where the
+kernel has netem; elsewhere round trips are those of the machine.
+
+The switches of the document have `fail-mode=secure`: without a controller they forward by the rules they hold and by nothing else. In the
+other mode, standalone, a switch that has lost its controller becomes a learning switch: it would send packets over paths that nobody
+planned, around the rings of the network for ever, and past the rules that keep classical companions of quantum services apart. Only the
+bridge of the management network is standalone: it has no controller, for the controller is behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Set
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +27,13 @@ from typing import Any
 
 from controller.network.model import End, Link
 from controller.network.topology import Topology, UnknownName
+from topologies.emulation import open_vswitch
 from topologies.emulation.frames import PingResult
+from topologies.emulation.management import BRIDGE, Management, addresses, gateway_commands
+from topologies.emulation.namespaces import within
+from topologies.emulation.open_vswitch import MininetError, run
+
+log = logging.getLogger("bellhop.emulation")
 
 _TOOLS = {
     "mnexec": "mininet",
@@ -32,27 +44,25 @@ _TOOLS = {
     "ethtool": "ethtool",
     "ifconfig": "net-tools",
     "ip": "iproute2",
+    "nsenter": "util-linux",
+    "tc": "iproute2",
     "ping": "iputils-ping",
 }
 """The programs that are run, and the Debian packages they are in."""
 
-_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _INTERFACE_NAME_MAX = 15
 _LAST_PORT = 65279
 """Open vSwitch numbers ports from 1 to this."""
-_TAKEN_NAMES = frozenset({"lo", "all", "default", "ovs-netdev", "ovs-system"})
-"""What no interface can be called: the kernel's own names and those of Open vSwitch."""
-_TIMEOUT_S = 15
+_TAKEN_NAMES = frozenset({"lo", "all", "default", "ovs-netdev", "ovs-system", "uplink", BRIDGE})
+"""What no node can be called: the kernel's own names, those of Open vSwitch and of the management network."""
+_MANAGEMENT_DPID = f"{(1 << 64) - 2:016x}"
+"""No controller ever sees it; Mininet wants one."""
 _STATISTICS = re.compile(r"(\d+) packets transmitted, \d+ received")
 _REPLY = re.compile(r"icmp_seq=\d+ .*time=([0-9.]+) ms\s*$", re.MULTILINE)
 
 
-class MininetError(RuntimeError):
-    """Mininet or Open vSwitch cannot be had, or failed. The text says what, and what to do."""
-
-
-def interface_names(topology: Topology) -> dict[str, str]:
-    """What each node at an ethernet link is called in Mininet, where `name-eth<port>` must fit the kernel's 15 characters.
+def interface_names(topology: Topology, managed: Collection[str] = ()) -> dict[str, str]:
+    """What each node that is managed or at an ethernet link is called in Mininet, where `name-eth<port>` must fit the kernel's 15 characters.
 
     A name that fits stays. In place of the others come s1, s2, ... for switches and h1, h2, ... for all else, by their order in the
     document, leaving out what the document itself uses.
@@ -61,7 +71,7 @@ def interface_names(topology: Topology) -> dict[str, str]:
     digits = {name: max((len(end.port or "") for end in ends if end.node == name), default=0) for name, _ in topology.nodes()}
     names: dict[str, str] = {}
     for name, node in topology.nodes():
-        if node.kind not in ("openflow-switch", "host") and not any(end.node == name for end in ends):
+        if node.kind not in ("openflow-switch", "host") and name not in managed and not any(end.node == name for end in ends):
             continue
         names[name] = name
         if name in _TAKEN_NAMES or len(f"{name}-eth") + max(digits[name], 2) > _INTERFACE_NAME_MAX:
@@ -83,20 +93,25 @@ def parse_ping(output: str) -> PingResult:
 
 class MininetNetwork:
     """Hosts and switches of the document's ethernet links. `controller` is an IP address and a port; nodes that are neither switch nor
-    host are namespaces without an address, so that the switches' ports towards them exist.
+    host are namespaces without an address, so that the switches' ports towards them exist. With `management`, devices that are managed have
+    one there, in a namespace each.
 
-    The switches live in this process's network namespace. They are of the Open vSwitch that runs there; when none does, one is started
-    whose database, sockets and logs are in `directory`/openvswitch, and stopped in the end. While the network starts and stops,
-    `os.environ` holds `environment`, because Mininet's own commands inherit it.
+    The switches live in this process's network namespace, which is best one of its own (see `namespaces.enclose`), in an Open vSwitch of
+    their own whose database, sockets and logs are in `directory`/openvswitch. While the network starts and stops, `os.environ` holds
+    `environment`, because Mininet's own commands inherit it.
     """
 
-    def __init__(self, topology: Topology, controller: tuple[str, int], directory: Path) -> None:
-        self.names = interface_names(topology)
+    def __init__(self, topology: Topology, controller: tuple[str, int], directory: Path, management: Management | None = None) -> None:
+        self._management = management
+        self._managed = addresses(topology, management.network) if management else {}
+        self.names = interface_names(topology, self._managed)
         """The names in Mininet and Open vSwitch, by the document's."""
         self.environment: dict[str, str] = {}
         """What `ovs-vsctl` and `ovs-ofctl` must have in their environment to see these switches; known while it runs."""
         self.pids: dict[str, int] = {}
         """The process in whose namespace a host is: `mnexec -a PID command` runs a command there. Empty unless it runs."""
+        self.warnings: list[str] = []
+        """What of the document the machine cannot do; known while it runs."""
         self._controller = controller
         self._directory = directory / "openvswitch"
         self._switches = {name: node.dpid or "" for name, node in topology.nodes("openflow-switch")}
@@ -104,6 +119,9 @@ class MininetNetwork:
         self._links = [link for link in topology.links("ethernet") if all(e.port or e.node not in self._switches for e in (link.a, link.b))]
         self._addresses = {name: node.ip for name, node in topology.nodes("host") if node.ip and node.mac}
         self._macs = {name: node.mac for name, node in topology.nodes("host")}
+        self._cables: list[tuple[str, int, str]] = []
+        """The interfaces at both ends of each link, with a process in whose namespace they are, and the link."""
+        self._latency_ms = {link.id: figure.value for link in self._links if (figure := topology.figure(link, "latency_ms"))}
 
     def _interface(self, end: End) -> str | None:
         """The interface of a switch's port; None for an end that is at no switch."""
@@ -120,9 +138,43 @@ class MininetNetwork:
         stack = ExitStack()
         try:
             await _to_the_end(partial(self._start, stack))
-            yield
+            async with self._programs():
+                yield
         finally:
             await _to_the_end(partial(self._stop, stack))
+
+    @asynccontextmanager
+    async def _programs(self) -> AsyncIterator[None]:
+        """The programs of the management network run while the context lasts, each in its node's namespace. One that ends is an error."""
+        management = self._management
+        if management is None:
+            yield
+            return
+        processes: list[asyncio.subprocess.Process] = []
+
+        async def watch(name: str, process: asyncio.subprocess.Process) -> None:
+            code = await process.wait()
+            raise MininetError(f"the program of {name} ended with exit code {code}: {management.log_of(name)} says why")
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watching = []
+                for name, command in management.programs.items():
+                    with management.log_of(name).open("wb") as out:
+                        inside = ("mnexec", "-a", str(self.pids[name]), *command)
+                        processes.append(await asyncio.create_subprocess_exec(*inside, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+                    watching.append(tasks.create_task(watch(name, processes[-1])))
+                try:
+                    yield
+                finally:
+                    for task in watching:
+                        task.cancel()
+        finally:
+            await asyncio.gather(*map(_ended, processes))
+
+    def listener(self, node: str, host: str, port: int) -> socket.socket:
+        """A listening socket in the namespace of a managed node."""
+        return within(f"/proc/{self.pids[node]}/ns/net", partial(socket.create_server, (host, port)))
 
     async def flows(self) -> dict[str, list[str]]:
         """The flow entries of every switch, as `ovs-ofctl dump-flows` prints them."""
@@ -154,25 +206,21 @@ class MininetNetwork:
 
     def _start(self, stack: ExitStack) -> None:
         self._check_machine()
-        private = not _open_vswitch_here()
-        self._check_names(private)
-        bridges = [self.names[name] for name in self._switches]
-        self.environment = {"OVS_CTL_TIMEOUT": str(_TIMEOUT_S)}
-        if private:
-            run = str(self._directory.absolute())
-            self.environment |= {"OVS_RUNDIR": run, "OVS_DBDIR": run, "OVS_LOGDIR": run}
+        run = str(self._directory.absolute())
+        self.environment = {"OVS_CTL_TIMEOUT": str(open_vswitch.TIMEOUT_S), "OVS_RUNDIR": run, "OVS_DBDIR": run, "OVS_LOGDIR": run}
         with _environment(self.environment):
-            if private:
-                stack.callback(_remove_interfaces, {*bridges, "ovs-netdev"})  # its tap interfaces outlive the daemon
-                _start_open_vswitch(self._directory.absolute(), stack)
-            else:
-                stack.callback(_run, "ovs-vsctl", "init", *(word for bridge in bridges for word in ("--", "--if-exists", "del-br", bridge)))
+            stack.callback(_remove_interfaces, {*self._bridges, "ovs-netdev"})  # its tap interfaces outlive the daemon
+            open_vswitch.start(self._directory.absolute(), stack)
             self._build(stack)
 
     def _stop(self, stack: ExitStack) -> None:
         with _environment(self.environment):
             stack.close()
-        self.pids = {}
+        self.pids, self.warnings, self._cables = {}, [], []
+
+    @property
+    def _bridges(self) -> list[str]:
+        return [*(self.names[name] for name in self._switches), *([BRIDGE] if self._management else [])]
 
     def _check_machine(self) -> None:
         if os.geteuid() != 0:
@@ -184,13 +232,12 @@ class MininetNetwork:
             raise MininetError(
                 f"Open vSwitch has no port above {_LAST_PORT}, as for {', '.join(too_high)}: number it lower in the document"
             )
-
-    def _check_names(self, private: bool) -> None:
-        taken = {name for _, name in socket.if_nameindex()} | (set() if private else set(_run("ovs-vsctl", "list-br").split()))
-        if clash := sorted(taken & {*self._ports(), *(self.names[name] for name in self._switches)}):
+        # Two user-space switches cannot share a namespace: both need a tap interface called `ovs-netdev`, and the second one's bridges fail.
+        taken = {name for _, name in socket.if_nameindex()} & {*self._ports(), *self._bridges, "ovs-netdev"}
+        if taken:
             raise MininetError(
-                f"this machine already has interfaces or bridges called {', '.join(clash)}: rename the switches in the topology document, "
-                f"or, when they are what a killed run left, remove them (`ovs-vsctl del-br NAME` if Open vSwitch knows it, else `ip link del NAME`)"
+                f"this network namespace already has interfaces called {', '.join(sorted(taken))}: start the program in one of its own, "
+                f"with `unshare --net`, or when they are what a killed run left, remove them with `ip link del NAME`"
             )
 
     def _build(self, stack: ExitStack) -> None:
@@ -198,7 +245,8 @@ class MininetNetwork:
         network = mininet(build=False, controller=None)
         # Not Mininet's own stop: it asks the shell of each node, and waits for ever for one that has been killed.
         stack.callback(lambda: [node.terminate() for node in (*network.hosts, *network.switches)])
-        stack.callback(_remove_interfaces, self._ports().keys())  # the hosts' ends go with these
+        plugged = {*self._ports(), *(f"{BRIDGE}-eth{number}" for number, _ in enumerate(self._managed, 1)), "uplink"}
+        stack.callback(_remove_interfaces, plugged)  # the far ends go with these
         for name, short in self.names.items():
             if name in self._switches:
                 network.addSwitch(short, dpid=self._switches[name], datapath="user", protocols="OpenFlow13", failMode="secure", batch=True)
@@ -208,9 +256,15 @@ class MininetNetwork:
                     {"ip": f"{self._addresses[name]}/32", "defaultRoute": f"dev {short}-eth0"} if name in self._addresses else {"ip": None}
                 )
                 self.pids[name] = network.addHost(short, mac=self._macs.get(name), **on_link).pid
+        if self._management:
+            network.addSwitch(BRIDGE, dpid=_MANAGEMENT_DPID, datapath="user", failMode="standalone", batch=True)
         for link in self._links:
             ports = [int(end.port or 0) if self._interface(end) else None for end in (link.a, link.b)]
-            network.addLink(self.names[link.a.node], self.names[link.b.node], port1=ports[0], port2=ports[1])
+            cable = network.addLink(self.names[link.a.node], self.names[link.b.node], port1=ports[0], port2=ports[1])
+            self._cables += [(interface.name, interface.node.pid, link.id) for interface in (cable.intf1, cable.intf2)]
+        for name, address in self._managed.items():
+            address_there = {"ip": f"{address}/{self._management.network.prefixlen}"} if self._management else {}
+            network.addLink(self.names[name], BRIDGE, intfName1="mgmt0", params1=address_there)
         network.build()
         for host in network.hosts:
             for interface in host.intfNames():
@@ -220,6 +274,31 @@ class MininetNetwork:
                     raise MininetError(f"{interface}: checksum offload cannot be turned off: {(error or output).strip()}")
         network.start()
         self._connect()
+        for command in gateway_commands(self._management) if self._management else ():
+            run(*command, pass_fds=(self._management.outside,) if self._management else ())
+        self._delay()
+
+    def _delay(self) -> None:
+        """Impose the latency of the links: each end holds back what it sends."""
+        late = {link.id: self._latency_ms[link.id] for link in self._links if self._latency_ms.get(link.id)}
+        if not late:
+            return
+        netem = ("root", "netem", "delay")
+        probe = subprocess.run(
+            ["tc", "qdisc", "add", "dev", "lo", *netem, "1us"], capture_output=True, text=True, timeout=open_vswitch.TIMEOUT_S
+        )
+        if probe.returncode:
+            self.warnings.append(
+                f"the latency of {len(late)} links is not imposed, round trips are those of the machine: this kernel has no netem "
+                f"(tc: {' '.join(probe.stderr.split()) or 'failed'}); `modprobe sch_netem` loads it where it is built, "
+                "on Debian and Ubuntu it is in the package linux-image-amd64 or linux-modules-extra"
+            )
+            log.warning("%s", self.warnings[-1])
+            return
+        run("tc", "qdisc", "del", "dev", "lo", "root")
+        for interface, pid, link_id in self._cables:
+            if link_id in late:
+                run("mnexec", "-a", str(pid), "tc", "qdisc", "add", "dev", interface, *netem, f"{late[link_id]:g}ms")
 
     def _connect(self) -> None:
         """Point the switches at the controller, and see that they are as they should be: ovs-vsctl succeeds although a port failed."""
@@ -229,8 +308,8 @@ class MininetNetwork:
         for name in self._switches:
             bridge = self.names[name]
             commands += ["--", "set-controller", bridge, target, "--", "set", "controller", bridge, "max_backoff=1000"]
-        _run("ovs-vsctl", *commands)
-        rows = json.loads(_run("ovs-vsctl", "--format=json", "--columns=name,ofport", "list", "Interface"))["data"]
+        run("ovs-vsctl", *commands)
+        rows = json.loads(run("ovs-vsctl", "--format=json", "--columns=name,ofport", "list", "Interface"))["data"]
         actual = dict(rows)
         if wrong := [f"{interface} (port {port})" for interface, port in self._ports().items() if actual.get(interface) != port]:
             log = Path(self.environment.get("OVS_LOGDIR", "/var/log/openvswitch")) / "ovs-vswitchd.log"
@@ -241,73 +320,27 @@ def _mininet() -> Callable[..., Any]:
     try:
         from mininet.net import Mininet
     except ImportError as error:
-        raise MininetError(f"Mininet cannot be imported ({error}): pip install 'bellhop-sdn[mininet]' (in a clone: .venv/bin/pip install -e '.[mininet]') and apt install mininet") from error
+        raise MininetError(
+            f"Mininet cannot be imported ({error}): pip install 'bellhop-sdn[mininet]' (in a clone: .venv/bin/pip install -e '.[mininet]') and apt install mininet"
+        ) from error
     return Mininet  # type: ignore[no-any-return]
-
-
-def _open_vswitch_here() -> bool:
-    """Whether the machine's Open vSwitch runs in this network namespace. MininetError when another one does.
-
-    Two user-space switches cannot share a namespace: both need a tap interface called `ovs-netdev`, and the second one's bridges fail.
-    """
-    here = Path("/proc/self/ns/net").readlink()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            found = (process / "comm").read_text() == "ovs-vswitchd\n" and (process / "ns/net").readlink() == here
-        except OSError:  # it ended meanwhile
-            continue
-        if found:
-            pid_file = Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch")) / "ovs-vswitchd.pid"
-            if pid_file.exists() and pid_file.read_text().strip() == process.name:
-                return True
-            raise MininetError(
-                f"an Open vSwitch that is not the machine's service (process {process.name}) has this network namespace, "
-                f"where there can be only one: end that program, or start this one with `unshare -n`"
-            )
-    return False
-
-
-def _start_open_vswitch(directory: Path, stack: ExitStack) -> None:
-    """Start a database and a switch daemon with everything in `directory`; they end with `stack`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    database, server = directory / "conf.db", directory / "db.sock"
-    database.unlink(missing_ok=True)
-    _run("ovsdb-tool", "create", str(database), str(_SCHEMA))
-    # --disable-system: a daemon that finds bridges in the kernel which are not in its database removes them.
-    for command in (
-        ["ovsdb-server", str(database), f"--remote=punix:{server}"],
-        ["ovs-vswitchd", f"unix:{server}", "--disable-system"],
-    ):
-        with (directory / f"{command[0]}.log").open("wb") as log:
-            # In a session of its own, Ctrl-C at the terminal does not end it before Mininet has taken the network down.
-            daemon = subprocess.Popen([*command, "--pidfile"], stdout=log, stderr=log, start_new_session=True)
-        stack.callback(_end, daemon)
-    try:
-        _run("ovs-vsctl", "--retry", "init")
-    except MininetError as error:
-        raise MininetError(f"Open vSwitch does not start: the logs in {directory} say why ({error})") from error
-
-
-def _end(daemon: subprocess.Popen[bytes]) -> None:
-    daemon.terminate()
-    try:
-        daemon.wait(_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()
 
 
 def _remove_interfaces(names: Set[str]) -> None:
     for name in names & {name for _, name in socket.if_nameindex()}:
         # One end of a cable takes the other with it, so that some are gone by now.
-        subprocess.run(["ip", "link", "del", name], capture_output=True, timeout=_TIMEOUT_S)
+        subprocess.run(["ip", "link", "del", name], capture_output=True, timeout=open_vswitch.TIMEOUT_S)
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * _TIMEOUT_S)
-    if done.returncode:
-        raise MininetError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """End a program, at once when it does not end when told."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), open_vswitch.TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 async def _communicate(*command: str, more: Mapping[str, str] | None = None) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ Offered: base 1.0 and 1.1, writable-running, candidate, validate, rollback-on-er
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -91,12 +92,14 @@ class NetconfServer(Generic[Config]):
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        listener: socket.socket | None = None,
         passwords: Mapping[str, str] | None = None,
         authorized_keys: Path | None = None,
         host_key: Path | asyncssh.SSHKey | None = None,
     ) -> int:
-        """Listen; returns the port. `passwords` are by user; `authorized_keys` is an OpenSSH file that holds for every user name.
+        """Listen; returns the port. `listener` is a bound socket to use in place of host and port.
 
+        `passwords` are by user; `authorized_keys` is an OpenSSH file that holds for every user name.
         Without `host_key` one is generated. Raises ValueError when nobody could log in, OSError when the port is taken.
         """
         if not passwords and authorized_keys is None:
@@ -106,6 +109,7 @@ class NetconfServer(Generic[Config]):
         self._acceptor = await asyncssh.listen(
             host,
             port,
+            sock=listener,
             config=None,
             server_factory=lambda: _Login(dict(passwords or {}), self._connections),
             server_host_keys=[key],

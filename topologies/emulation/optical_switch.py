@@ -6,6 +6,7 @@ The element names and namespaces are those of the vendor's modules `optical-swit
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -73,13 +74,16 @@ class EmulatedOpticalSwitch:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        listener: socket.socket | None = None,
         passwords: Mapping[str, str] | None = None,
         authorized_keys: Path | None = None,
         host_key: Path | asyncssh.SSHKey | None = None,
     ) -> int:
         """Serve NETCONF; returns the port. See NetconfServer.start."""
         self._server = NetconfServer(self)
-        return await self._server.start(host, port, passwords=passwords, authorized_keys=authorized_keys, host_key=host_key)
+        return await self._server.start(
+            host, port, listener=listener, passwords=passwords, authorized_keys=authorized_keys, host_key=host_key
+        )
 
     async def close(self) -> None:
         """Stop serving; the cross-connects stay, as on a switch whose management port is unplugged."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -27,23 +27,27 @@ LIFETIME = timedelta(days=365)
 CLOCK_SKEW = timedelta(minutes=5)
 
 
-def issue(directory: Path, role: Role, name: str) -> tuple[Path, Path]:
+def issue(directory: Path, role: Role, name: str, address: str = "127.0.0.1") -> tuple[Path, Path]:
     """The certificate and the private key of `name` in `role`, made on first use together with the authority's `ca.crt`.
 
-    A certificate that ends within a day is replaced. Private keys are P-256, in files only their owner may read.
+    `address` is where a server listens. A certificate that ends within a day, or is for another address, is replaced. Private keys are P-256, in files only their owner may read.
     """
     directory.mkdir(parents=True, exist_ok=True)
     stem = f"{role}-{quote(name, safe='')}"
     certificate_path, key_path = directory / f"{stem}.crt", directory / f"{stem}.key"
     authority, authority_key = _authority(directory)
-    if key_path.exists() and certificate_path.exists() and _holds(certificate_path, authority):
+    if (
+        key_path.exists()
+        and certificate_path.exists()
+        and _holds(certificate_path, authority, _place(address) if role in SERVERS else None)
+    ):
         return certificate_path, key_path
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"urn:bellhop:{role}:{quote(name, safe='')}")]
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if role in SERVERS:
         # The server's own name is a DNS name too, so that clients verify who answers and not only where.
-        names += [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
+        names += [x509.DNSName(name), x509.DNSName("localhost"), _place(address)]
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
     builder = (
         _builder(name, authority.subject, key.public_key(), LIFETIME)
@@ -55,6 +59,13 @@ def issue(directory: Path, role: Role, name: str) -> tuple[Path, Path]:
     )
     _write(certificate_path, key_path, builder.sign(authority_key, hashes.SHA256()), key)
     return certificate_path, key_path
+
+
+def _place(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(address.strip("[]")))
+    except ValueError:
+        return x509.DNSName(address)
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -109,8 +120,10 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _holds(path: Path, authority: x509.Certificate) -> bool:
+def _holds(path: Path, authority: x509.Certificate, place: x509.GeneralName | None) -> bool:
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    if place is not None and place not in certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value:
+        return False
     issued_by = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     return issued_by == issuer and certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=1)

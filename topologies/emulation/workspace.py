@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import asyncssh
@@ -13,6 +14,7 @@ import yaml
 from controller.network import document
 from controller.network.topology import Topology
 from topologies.emulation import pki
+from topologies.emulation.management import KME_PORT, NETCONF_PORT, addresses
 
 USERNAME = "bellhop"
 
@@ -49,20 +51,27 @@ def lay_out(
     directory: Path,
     *,
     any_ports: bool = False,
+    management: IPv4Network | None = None,
     api_port: int = 8480,
     openflow_port: int = 6653,
     emulator_port: int = 8481,
 ) -> Workspace:
     """Write what the programs of an emulated network need into `directory`; what is there from an earlier run is kept and used.
 
-    Devices listen where the document says, or with `any_ports`, and where it says nothing, on free ports of loopback.
+    Devices listen where the document says, or with `any_ports`, and where it says nothing, on free ports of loopback. With `management`
+    each has an address of its own in that network, and listens there on the port that the document says, or the usual one.
     """
     directory.mkdir(parents=True, exist_ok=True)
     ports = _Ports()
+    managed = addresses(topology, management) if management else {}
     for name, node in list(topology.nodes()):
-        if node.holds_keys and (any_ports or node.kme is None):
+        if name in managed and node.holds_keys:
+            node = replace(node, kme=_at(managed[name], node.kme, KME_PORT))
+        elif name in managed:
+            node = replace(node, address=_at(managed[name], node.address, NETCONF_PORT))
+        elif node.holds_keys and (any_ports or node.kme is None):
             node = replace(node, kme=f"127.0.0.1:{ports.free()}")
-        if node.kind == "optical-switch" and (any_ports or node.address is None):
+        elif node.kind == "optical-switch" and (any_ports or node.address is None):
             node = replace(node, address=f"127.0.0.1:{ports.free()}")
         topology.graph.nodes[name]["node"] = node
     if any_ports:
@@ -79,6 +88,11 @@ def lay_out(
         json.dumps({"api": workspace.api, "openflow": list(workspace.openflow), "emulator": workspace.emulator})
     )
     return workspace
+
+
+def _at(host: IPv4Address, address: str | None, port: int) -> str:
+    """The port of an address, or else `port`, at a host."""
+    return f"{host}:{address.rpartition(':')[2] if address else port}"
 
 
 class _Ports:
@@ -142,10 +156,10 @@ def _kme_settings(workspace: Workspace) -> None:
     holders = {name: node for name, node in topology.nodes() if node.holds_keys}
     entries = []
     for name, node in holders.items():
-        certificate, key = pki.issue(workspace.pki, "kme", name)
+        host, _, port = (node.kme or "").rpartition(":")
+        certificate, key = pki.issue(workspace.pki, "kme", name, host)
         for sae in topology.saes(name):
             pki.issue(workspace.pki, "sae", sae)
-        host, _, port = (node.kme or "").rpartition(":")
         entries.append(
             {
                 "id": name,
