@@ -8,6 +8,7 @@ instruction; such a rule is still a value that compares, and is written back unc
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
 
@@ -27,6 +28,10 @@ _OUTPUT_TYPE, _SET_FIELD_TYPE = 0, 25
 _METADATA_TYPE, _WRITE_TYPE, _APPLY_TYPE, _CLEAR_TYPE = 2, 3, 4, 5
 _ALL_METADATA = 0xFFFFFFFFFFFFFFFF
 _CONTROLLER = int(Port13.CONTROLLER)
+_LISTS_KEPT = 4096
+"""Lists of actions that are remembered: a switch has few ports, and most rules do no more than send to one of them."""
+_SHORT_BYTES = 128
+"""Longer lists that a switch sends are not remembered: it must not fill the memory."""
 _WHOLE_PACKET = 0xFFFF
 """`max_len` of an output to the controller: all of the frame, unbuffered."""
 
@@ -74,6 +79,7 @@ def _encode_action(name: str, value: int | str) -> bytes:
         raise ValueError(f"action {name}={value}: {error}") from None
 
 
+@lru_cache(_LISTS_KEPT)
 def encode_actions(actions: Actions) -> bytes:
     """An action list, as in PACKET_OUT. Raises ValueError naming the action that is unknown or whose value does not fit."""
     return b"".join([_encode_action(name, value) for name, value in actions])
@@ -96,6 +102,7 @@ def _encode_instruction(name: str, value: int | str) -> bytes:
         raise ValueError(f"instruction {name}={value}: {error}") from None
 
 
+@lru_cache(_LISTS_KEPT)
 def encode_instructions(actions: Actions) -> bytes:
     """A rule's actions as its instructions. Raises ValueError as `encode_actions` does."""
     applied: list[bytes] = []
@@ -156,9 +163,15 @@ def _decode_metadata(data: bytes, offset: int) -> int | str:
     return value if mask == _ALL_METADATA else f"{value & mask:#x}/{mask:#x}"
 
 
-def decode_instructions(data: bytes, offset: int, end: int) -> Actions:
+def decode_instructions(data: bytes) -> Actions:
+    """The canonical actions in the bytes of a list of instructions."""
+    return _decode_short_instructions(data) if len(data) <= _SHORT_BYTES else _decode_instructions(data)
+
+
+def _decode_instructions(data: bytes) -> Actions:
     actions: list[tuple[str, int | str]] = []
     others: list[tuple[int, list[tuple[str, int | str]]]] = []
+    offset, end = 0, len(data)
     while offset < end:
         kind, after = _next_tlv(data, offset, end)
         if kind == _APPLY_TYPE:
@@ -177,3 +190,6 @@ def decode_instructions(data: bytes, offset: int, end: int) -> Actions:
         others.sort(key=lambda other: (other[0], str(other[1])))  # a switch may list them in any order
         actions += [item for _, items in others for item in items]
     return tuple(actions)
+
+
+_decode_short_instructions = lru_cache(_LISTS_KEPT)(_decode_instructions)

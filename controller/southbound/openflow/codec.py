@@ -234,7 +234,7 @@ def _encode_flow_mod(message: FlowMod) -> bytes:
 def _decode_flow_mod(body: bytes) -> FlowMod:
     cookie, mask, table, command, idle, hard, priority, buffer_id, out_port, out_group, flags = _FLOW_MOD.unpack_from(body)
     match, offset = decode_match(body, _FLOW_MOD.size)
-    rule = FlowRule(priority, match, decode_instructions(body, offset, len(body)), cookie, table)
+    rule = FlowRule(priority, match, decode_instructions(body[offset:]), cookie, table)
     return FlowMod(FlowCommand(command), rule, mask, idle, hard, buffer_id, out_port, out_group, flags)
 
 

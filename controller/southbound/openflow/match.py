@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from operator import itemgetter
 from struct import Struct
@@ -21,6 +22,8 @@ _BASIC_CLASS = 0x8000
 _MATCH_HEADER = Struct("!HH")
 _OXM_HEADER = Struct("!I")
 _OXM_TYPE = 1
+_FIELDS_KEPT = 16384
+"""Encoded and decoded fields that are remembered: a network's addresses come again with each packet and rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +149,13 @@ _PLAIN = {field.header: (name, field) for name, field in _FIELDS.items()}
 _MASKED = {field.masked_header: (name, field) for name, field in _FIELDS.items()}
 
 
+@lru_cache(_FIELDS_KEPT)
 def encode_field(name: str, value: int | str) -> bytes:
     """One field as OXM bytes. Raises ValueError, naming field and value, when it is unknown or the value does not fit."""
     try:
-        if name.startswith("oxm:"):
-            return _encode_unknown(int(name[4:], 16), bytes.fromhex(str(value)))
-        field = _FIELDS[name]
+        field = _FIELDS.get(name)
+        if field is None:
+            return _encode_unknown(name, value)
         if isinstance(value, int):
             if value >> field.bits or not field.bits:
                 raise ValueError(f"a number of {field.bits} bits expected" if field.bits else "an address expected")
@@ -162,13 +166,14 @@ def encode_field(name: str, value: int | str) -> bytes:
         if field.bits:
             raise ValueError("an unmasked number is an int, not text")
         return field.head + field.pack(value)
-    except KeyError:
-        raise ValueError(f"{name} is no OpenFlow 1.3 match field; known are {', '.join(_FIELDS)}") from None
     except (ValueError, OverflowError, struct_error) as error:
         raise ValueError(f"{name}={value}: {error}") from None
 
 
-def _encode_unknown(header: int, payload: bytes) -> bytes:
+def _encode_unknown(name: str, value: int | str) -> bytes:
+    if not name.startswith("oxm:"):
+        raise ValueError(f"{name} is no OpenFlow 1.3 match field; known are {', '.join(_FIELDS)}")
+    header, payload = int(name.removeprefix("oxm:"), 16), bytes.fromhex(str(value))
     if len(payload) != header & 0xFF:
         raise ValueError(f"the header says {header & 0xFF} bytes, the value has {len(payload)}")
     return _OXM_HEADER.pack(header) + payload
@@ -179,22 +184,26 @@ def decode_field(data: bytes, offset: int) -> tuple[str, int | str | None, int]:
     (header,) = _OXM_HEADER.unpack_from(data, offset)
     start = offset + 4
     end = start + (header & 0xFF)
-    payload = data[start:end]
-    if len(payload) != header & 0xFF:
+    if end > len(data):
         raise MalformedMessage(f"match field {header:#010x} goes beyond the end of its message")
+    return *_decode_field(header, data[start:end]), end
+
+
+@lru_cache(_FIELDS_KEPT)
+def _decode_field(header: int, payload: bytes) -> tuple[str, int | str | None]:
     if entry := _PLAIN.get(header):
         name, field = entry
-        return name, int.from_bytes(payload) if field.bits else field.text(payload), end
+        return name, int.from_bytes(payload) if field.bits else field.text(payload)
     if entry := _MASKED.get(header):
         name, field = entry
         mask = int.from_bytes(payload[field.length :])
         value = int.from_bytes(payload[: field.length]) & mask
         if not mask:
-            return name, None, end
+            return name, None
         if mask == (1 << 8 * field.length) - 1 or (field.bits and mask == (1 << field.bits) - 1):
-            return name, value if field.bits else field.text(payload[: field.length]), end
-        return name, f"{field.text(value.to_bytes(field.length))}/{field.text(payload[field.length :])}", end
-    return f"oxm:{header:08x}", payload.hex(), end
+            return name, value if field.bits else field.text(payload[: field.length])
+        return name, f"{field.text(value.to_bytes(field.length))}/{field.text(payload[field.length :])}"
+    return f"oxm:{header:08x}", payload.hex()
 
 
 def encode_match(match: Match) -> bytes:

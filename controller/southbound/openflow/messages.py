@@ -321,7 +321,7 @@ class FlowStatsRequest:
     match: Match = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, because there are as many as rules
 class FlowStats:
     rule: FlowRule
     duration_s: float = 0.0

@@ -147,7 +147,7 @@ def _decode_flows(body: bytes, more: bool) -> FlowStatsReply:
         match, start = decode_match(body, offset + _FLOW_STATS.size)
         if start > end:
             raise MalformedMessage(f"a flow entry at byte {offset} that ends in its match")
-        rule = FlowRule(priority, match, decode_instructions(body, start, end), cookie, table)
+        rule = FlowRule(priority, match, decode_instructions(body[start:end]), cookie, table)
         flows.append(FlowStats(rule, seconds + nanoseconds / 1e9, idle, hard, flags, packets, octets))
         offset = end
     return FlowStatsReply(tuple(flows), more)
