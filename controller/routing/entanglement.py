@@ -138,7 +138,7 @@ class _Ranked:
 
 def _optimum(topology: Topology, offered: Offers, optimum: Optimum, src: str) -> Chain:
     chosen = zip(optimum.edges, optimum.rounds, strict=True)
-    kept = tuple(Supply(rounds, float(offered.rate[rounds, edge]), float(offered.w[rounds, edge])) for edge, rounds in chosen)
+    kept = tuple(Supply(rounds, float(offered.rate[edge, rounds]), float(offered.w[edge, rounds])) for edge, rounds in chosen)
     return _chain(topology, offered, optimum.edges, kept, src)
 
 

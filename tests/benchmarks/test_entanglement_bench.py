@@ -59,11 +59,10 @@ class Bench:
         self.topology.apply(LinkMeasured("l0", "rate_hz", 77.0))
         begun = time.process_time()
         entanglement(self.topology, *self.names(self.pairs[0]))
+        changed_s = time.process_time() - begun
         yardstick = statistics.median(self.yardstick(a) for a, _ in self.pairs)
         print(f"\n{drawn.name}: {drawn.nodes} nodes, {len(drawn.ends)} links, swaps {swaps}; one Dijkstra {1e3 * yardstick:.1f} ms")
-        print(
-            f"  first route, arrays compiled {cold_s:.2f} s; first after a link changed {(time.process_time() - begun) / yardstick:.1f} x"
-        )
+        print(f"  first route, arrays compiled {cold_s:.2f} s; first after a link changed {changed_s / yardstick:.1f} x")
 
     def names(self, pair: tuple[int, int]) -> tuple[str, str]:
         return f"r{pair[0]}", f"r{pair[1]}"

@@ -5,28 +5,30 @@ leaves it r, and what remains is a shortest path in -ln w, with what is lost by 
 `constrained`). The thresholds that matter are the links' own rates after k rounds. A threshold also bounds all higher ones: their paths are
 no shorter. So an interval [low, high] of thresholds cannot be better than the links of `low` with the rate of `high`, and intervals are
 halved, the most promising first, until none promises more than the best path found (branch and bound). With swaps that never fail this is
-the bisection over thresholds. Work: each step is some shortest-path trees of a graph that shrinks with the interval; usually tens of steps.
+the bisection over thresholds. Each search leaves the least sums from one end, by which the next one, from the other end, is directed and
+kept to the nodes that may matter; so most of them look at few nodes.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
+from numba import njit
 
-from controller.routing.compiled import Floats
-from controller.routing.entangled.constrained import Path, Priced, constrained
-from controller.routing.entangled.offers import ROUNDING, Arcs, Offers
+from controller.routing.compiled import Floats, Ints
+from controller.routing.entangled.constrained import Bounds, Path, Problem, Sums, constrained
+from controller.routing.entangled.offers import LEAST_HZ, ROUNDING, Offers, thresholds
+from controller.routing.entangled.searches import most_rounds, widest
 
 MOST_STEPS = 3_000
 """Intervals looked at for one request."""
 
-_SAMPLE = 1_000
-"""Of more thresholds than this the median of some stands for the median of all."""
+_NARROW = 1.1
+"""Intervals of a greater ratio are halved in the logarithm, others at the median of the thresholds in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,197 +51,326 @@ class Search:
     dst: int
     most_cost: float
     least_log_rate: float
-    swap_w: Floats
-    swap_q: Floats
-    lossy: bool
-    """Whether any swap may fail."""
+    fidelity: Sums
+    """-ln w of links and swaps."""
+    success: Sums
+    """-ln q of swaps."""
 
     @classmethod
     def of(cls, offers: Offers, src: int, dst: int, most_cost: float = math.inf, least_log_rate: float = -math.inf) -> Search:
         swap_w, swap_q = offers.swap_w.copy(), offers.swap_q.copy()
         # the ends do not swap, and no shortest path comes back to them
         swap_w[[src, dst]] = swap_q[[src, dst]] = 0
-        return cls(offers, src, dst, most_cost, least_log_rate, swap_w, swap_q, bool((swap_q[offers.repeater] > 0).any()))
+        return cls(offers, src, dst, most_cost, least_log_rate, Sums(1.0, swap_w), Sums(0.0, swap_q))
 
-    def priced(self, arcs: Arcs, least_hz: float) -> Priced:
-        """The arcs whose links deliver `least_hz`: -ln w, purified as often as that allows, and -ln q of each and the swap before it."""
-        arcs = arcs.keep(self.offers.rate[0][arcs.edge] >= least_hz)
-        cost, _ = self.offers.at_rate(arcs.edge, least_hz)
-        return Priced(arcs, cost + self.swap_w[arcs.tail], self.swap_q[arcs.tail])
+    def unbounded(self) -> Bounds:
+        nothing = np.zeros(len(self.success.leaving))
+        return Bounds(self.dst, nothing, nothing)
 
-    def spent(self, edges: Sequence[int]) -> float:
-        """-ln of the success of all swaps along a path."""
-        return float(self.swap_q[self._nodes(edges)].sum())
+    def problem(self, known: Bounds, least_hz: float, budget: Sums | None = None, limit: float = math.inf) -> Problem:
+        """The least -ln w of paths whose links leave `least_hz`, with all that tie within rounding."""
+        start = self.src + self.dst - known.end
+        offers, slack = self.offers, 2 * ROUNDING
+        return Problem(
+            *(offers.edges, offers.rate, offers.cost, least_hz, start, known),
+            *(self.fidelity, budget, limit, math.inf, slack, lambda path: math.inf),
+        )
 
-    def cost(self, edges: Sequence[int], least_hz: float) -> tuple[float, tuple[int, ...]]:
-        """-ln w and rounds of a path whose links purify as often as leaves `least_hz`."""
-        cost, rounds = self.offers.at_rate(np.asarray(edges, dtype=np.int32), least_hz)
-        return float(cost.sum() + self.swap_w[self._nodes(edges)].sum()), tuple(int(times) for times in rounds)
+    def lowest_hz(self) -> float:
+        """What every link of a path must deliver at least."""
+        return max(LEAST_HZ, math.exp(min(700.0, self.least_log_rate)) * (1 - ROUNDING))
 
-    def _nodes(self, edges: Sequence[int]) -> list[int]:
-        """The nodes a path passes from the start to before its end, start included (whose swap costs are 0)."""
-        nodes, here = [], self.src
-        for edge in edges:
-            nodes.append(here)
-            here = int(self.offers.edges.a[edge] + self.offers.edges.b[edge] - here)
-        return nodes
+    def widest_hz(self) -> float:
+        """The highest raw rate that all links of some path have; 0 when none leads."""
+        edges = self.offers.edges
+        return widest(edges.indptr, edges.indices, edges.edge, self.offers.raw, self.success.leaving, self.src, self.dst)
 
-    def fastest_on(self, edges: Sequence[int]) -> Optimum | None:
-        """The highest rate of a path at -ln w of at most `most_cost`."""
-        table = self.offers.rate[:, list(edges)]
-        bottleneck = float(table[0].min())
-        thresholds = np.unique(table[(table > 0) & (table <= bottleneck)])
-        below, above = -1, len(thresholds)
-        while above - below > 1:
-            middle = (below + above) // 2
-            if self.cost(edges, float(thresholds[middle]))[0] <= self.most_cost + ROUNDING / 2:
-                below = middle
-            else:
-                above = middle
-        if below < 0:
-            return None
-        least_hz = float(thresholds[below])
-        cost, rounds = self.cost(edges, least_hz)
-        return Optimum(tuple(edges), rounds, math.log(least_hz) - self.spent(edges), cost)
+    def rounds(self, path: Ints, least_hz: float) -> tuple[int, ...]:
+        """The rounds of purification that leave each edge of a path `least_hz`."""
+        return tuple(_purified(path, self.offers.rate, self.offers.cost, least_hz)[2].tolist())
 
-    def finest_on(self, edges: Sequence[int]) -> Optimum | None:
-        """The least -ln w of a path at ln of the rate of at least `least_log_rate`."""
-        spent = self.spent(edges)
-        cost, rounds = self.cost(edges, math.exp(min(700, self.least_log_rate + spent)) * (1 - ROUNDING))
-        if not cost < math.inf:
-            return None
-        return Optimum(tuple(edges), rounds, math.log(self.least_hz(edges, rounds)) - spent, cost)
+    def at(self, path: Path, least_hz: float) -> Optimum:
+        """A path whose links purify as often as leaves `least_hz`, which they must be able to."""
+        edges = path.edges if path.start == self.src else path.edges[::-1].copy()
+        cost, hz, rounds = _purified(edges, self.offers.rate, self.offers.cost, least_hz)
+        swap_w, spent = self.swaps(path)
+        return Optimum(tuple(edges.tolist()), tuple(rounds.tolist()), math.log(hz) - spent, swap_w + cost)
 
-    def least_hz(self, edges: Sequence[int], rounds: Sequence[int]) -> float:
-        return float(self.offers.rate[list(rounds), list(edges)].min())
+    def swaps(self, path: Path) -> tuple[float, float]:
+        """-ln w and -ln q of all swaps along a path."""
+        edges = self.offers.edges
+        return _swaps(path.edges, path.start, edges.a, edges.b, self.fidelity.leaving, self.success.leaving)
+
+    def fastest_on(self, path: Path) -> tuple[float, float]:
+        """The highest rate that all links of a path can keep to at -ln w of at most `most_cost`, 0 if none; ln of what swaps leave of it."""
+        swap_w, spent = self.swaps(path)
+        most = self.most_cost + ROUNDING / 2 - swap_w
+        hz = _fastest_hz(path.edges, self.offers.rate, self.offers.cost, most)
+        return hz, math.log(hz) - spent if hz else -math.inf
+
+    def finest_on(self, path: Path) -> tuple[float, float]:
+        """The rate that the links of a path must keep to for ln of the rate of at least `least_log_rate`; the least -ln w with that."""
+        swap_w, spent = self.swaps(path)
+        least_hz = math.exp(min(700.0, self.least_log_rate + spent)) * (1 - ROUNDING)
+        return least_hz, swap_w + _purified(path.edges, self.offers.rate, self.offers.cost, least_hz)[0]
 
 
-def highest_rate(search: Search, arcs: Arcs | None = None) -> Optimum | None:
-    """The highest rate at -ln w of at most `most_cost`, then the least -ln w; None when no path (within `arcs`) has that little."""
-    arcs = arcs or search.offers.between(search.src, search.dst)
-    least_hz = search.offers.widest_hz(search.src, search.dst)
-    if not least_hz:
-        return None
-    proven, limit = True, math.inf
-    if search.lossy or search.most_cost < math.inf:
-        found = _branch_and_bound(search, arcs, least_hz, fastest=True)
+@njit(cache=True)
+def _swaps(path: Ints, here: int, a: Ints, b: Ints, swap_w: Floats, swap_q: Floats) -> tuple[float, float]:
+    w = q = 0.0
+    for edge in path:
+        w += swap_w[here]
+        q += swap_q[here]
+        here = a[edge] + b[edge] - here
+    return w, q
+
+
+@njit(cache=True)
+def _purified(path: Ints, rate: Floats, cost: Floats, least_hz: float) -> tuple[float, float, Ints]:
+    """-ln w of the links, the least rate that remains of any, and the rounds; (inf, 0) where a raw rate is less."""
+    rounds = np.empty(path.size, np.int32)
+    total, least = 0.0, np.inf
+    for step in range(path.size):
+        times = most_rounds(rate, path[step], least_hz)
+        rounds[step] = times
+        if times < 0:
+            return np.inf, 0.0, rounds
+        total += cost[path[step], times]
+        least = min(least, rate[path[step], times])
+    return total, least, rounds
+
+
+@njit(cache=True)
+def _fastest_hz(path: Ints, rate: Floats, cost: Floats, most: float) -> float:
+    values = np.empty(path.size * rate.shape[1])
+    size = 0
+    for edge in path:
+        for value in rate[edge]:
+            if value > 0:
+                values[size] = value
+                size += 1
+    values = np.sort(values[:size])
+    below, above = -1, size
+    while above - below > 1:
+        middle = (below + above) // 2
+        total, least, _ = _purified(path, rate, cost, values[middle])
+        if least > 0 and total <= most:
+            below = middle
+        else:
+            above = middle
+    return values[below] if below >= 0 else 0.0
+
+
+def highest_rate(search: Search, known: Bounds | None = None, seed: Path | None = None) -> Optimum | None:
+    """The highest rate at -ln w of at most `most_cost`, then the least -ln w; None when no path has that little.
+
+    `known` bounds -ln q (first) and -ln w; `seed` is a path that need not be found anew.
+    """
+    lossy, proven, limit = search.offers.lossy, True, math.inf
+    known = known or search.unbounded()
+    if lossy or search.most_cost < math.inf:
+        found = _Branching(search, fastest=True).best(known, seed)
         if found is None:
             return None
-        proven, least_hz = found.proven, search.least_hz(found.edges, found.rounds)
-        limit = search.spent(found.edges) if search.lossy else math.inf
-    finest = constrained(search.priced(arcs, least_hz), search.src, search.dst, limit)
+        least_hz, proven, known = found.hz, found.proven, found.known
+        if lossy:
+            limit = search.swaps(found.path)[1]
+            known = Bounds(known.end, known.second, known.first)
+    else:
+        least_hz = search.widest_hz()
+        if not least_hz:
+            return None
+    finest = constrained(search.problem(known, least_hz, search.success if lossy else None, limit))
     assert finest is not None
-    cost, rounds = search.cost(finest[0].edges, least_hz)
-    return Optimum(finest[0].edges, rounds, math.log(least_hz) - search.spent(finest[0].edges), cost, proven)
+    return replace(search.at(finest[0], least_hz), proven=proven)
 
 
 def highest_fidelity(search: Search) -> Optimum | None:
     """The least -ln w at ln of the rate of at least `least_log_rate`, then the highest rate; None when no path has that rate."""
-    arcs = search.offers.between(search.src, search.dst)
-    if search.lossy and search.least_log_rate > -math.inf:
-        widest = search.offers.widest_hz(search.src, search.dst)
-        found = _branch_and_bound(search, arcs, widest, fastest=False) if widest else None
-        if found is None:
+    lossy = search.offers.lossy
+    if lossy and search.least_log_rate > -math.inf:
+        best = _Branching(search, fastest=False).best(search.unbounded(), None)
+        if best is None:
             return None
+        path, proven, found = best.path, best.proven, search.at(best.path, best.hz)
+        known = Bounds(best.root.end, best.root.second, best.root.first)
     else:
-        least_hz = math.exp(min(700.0, search.least_log_rate)) * (1 - ROUNDING)
-        priced = search.priced(arcs, least_hz)
-        there, before = priced.arcs.tree(priced.cost, search.src)
-        if not there[search.dst] < math.inf:
+        problem = search.problem(search.unbounded(), search.lowest_hz())
+        finest = constrained(problem)
+        if finest is None:
             return None
-        path = priced.arcs.walk(before, priced.cost, search.dst)
-        found = search.finest_on(priced.path(path).edges)
-        assert found is not None
-        tight = priced.arcs.head[there[priced.arcs.tail] + priced.cost <= there[priced.arcs.head] + ROUNDING]
-        if (np.bincount(tight)[priced.arcs.head[path]] == 1).all():
-            return found  # there is no other as good
-        back, _ = priced.arcs.tree(priced.cost, search.dst)
-        arcs = priced.within(priced.cost, there, back, float(there[search.dst]) + ROUNDING).arcs
-    fastest = highest_rate(replace(search, most_cost=found.cost), arcs)
-    return found if fastest is None else replace(fastest, proven=found.proven)
+        path, bounds = finest
+        proven, found = True, search.at(path, problem.least_hz)
+        if not _tied(*problem.arrays, search.fidelity.leaving, path.edges, path.start, bounds.first):
+            return found
+        known = replace(bounds, first=np.zeros_like(bounds.first), second=bounds.first) if lossy else bounds
+    fastest = highest_rate(replace(search, most_cost=found.cost), known, path)
+    return found if fastest is None else replace(fastest, proven=proven and fastest.proven)
+
+
+@njit(cache=True)
+def _tied(
+    indptr: Ints, head: Ints, edge: Ints, rate: Floats, cost: Floats, least_hz: float, leaving: Floats, path: Ints, here: int, back: Floats
+) -> bool:
+    """Whether another way from some node of a path is as short as the path's; `back` are the distances to the path's end."""
+    for step in path:
+        ways, onwards = 0, here
+        for entry in range(indptr[here], indptr[here + 1]):
+            there, times = head[entry], most_rounds(rate, edge[entry], least_hz)
+            if times >= 0 and cost[edge[entry], times] + leaving[there] + back[there] <= back[here] + ROUNDING:
+                ways += 1
+            if edge[entry] == step:
+                onwards = there
+        if ways > 1:
+            return True
+        here = onwards
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The best path, the rate its links keep to, and bounds that hold at that rate, and at every rate."""
+
+    path: Path
+    hz: float
+    known: Bounds
+    root: Bounds
+    proven: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """Thresholds from `low` to `high`; the best path at `low`, and the arcs that a better one may use."""
+    """Thresholds from `low` to `high`; the best path at `low`, and bounds on the sums of any path that may be better.
+
+    `between`: the thresholds above `low` up to `high`, perhaps with some that no such path has; None where they were not gathered yet.
+    """
 
     low: float
     high: float
     path: Path
-    arcs: Arcs
-    thresholds: Floats
-    """Those above `low`, perhaps with some that no link of `arcs` has."""
+    bounds: Bounds
+    between: Floats | None
 
 
-def _branch_and_bound(search: Search, arcs: Arcs, widest: float, *, fastest: bool) -> Optimum | None:
-    """The best path over all thresholds up to `widest`: of the highest rate if `fastest`, else of the least -ln w."""
-    best: Optimum | None = None
-    best_value = math.inf
-    proven = True
-    queue: list[tuple[float, int, _Interval]] = []
+class _Branching:
+    """The best path over all thresholds: of the highest rate if `fastest`, else of the least -ln w. Values are less the better."""
 
-    numbers = count()
+    def __init__(self, search: Search, *, fastest: bool) -> None:
+        self._search, self._fastest, self._lossy = search, fastest, search.offers.lossy
+        # unpurified links are fastest: where nothing asks for fidelity, no other rates matter
+        self._rate = search.offers.raw if fastest and search.most_cost == math.inf else search.offers.rate
+        self._value, self._hz = math.inf, 0.0
+        self._path: Path | None = None
+        self._queue: list[tuple[float, int, _Interval]] = []
+        self._number = count()
+        self._known = self._root = search.unbounded()
 
-    def promise(path: Path, high: float) -> float:
-        """What no path of an interval up to `high` is below, by the best path at its low end."""
-        if not fastest:
-            return path.bound
-        return (path.bound if search.lossy else 0.0) - math.log(high)
+    def best(self, known: Bounds, seed: Path | None) -> _Found | None:
+        search, edges = self._search, self._search.offers.edges
+        near = (edges.edge[edges.indptr[end] : edges.indptr[end + 1]] for end in (search.src, search.dst))
+        lowest, highest = search.lowest_hz(), min(float(search.offers.raw[each].max(initial=0.0)) for each in near)
+        if highest < lowest:
+            return None
+        if seed is not None:
+            self._consider(seed)
+        self._known = self._root = known
+        self._root = self._look(lowest, highest, known, None) or known
+        proven, steps = True, 0
+        while self._queue and self._queue[0][0] < self._value - ROUNDING:
+            interval = heapq.heappop(self._queue)[2]
+            steps += 1
+            if steps > MOST_STEPS:
+                proven = False
+                break
+            proven = self._halve(interval) and proven
+        if self._path is None:
+            return None
+        return _Found(self._path, self._hz, self._known, self._root, proven)
 
-    def look(arcs: Arcs, low: float, high: float, thresholds: Floats) -> None:
-        nonlocal best, best_value
-        priced = search.priced(arcs, low)
-        if not fastest:
-            found = constrained(priced, search.src, search.dst, math.log(high) - search.least_log_rate, best_value)
-        elif search.lossy:
-            turned = Priced(priced.arcs, priced.spend, priced.cost)
-            found = constrained(turned, search.src, search.dst, search.most_cost, best_value + math.log(high))
+    def _halve(self, interval: _Interval) -> bool:
+        """Look at both halves of an interval; false where its one threshold is left undecided."""
+        low, high, bounds, between = self._raised(interval), interval.high, interval.bounds, interval.between
+        if between is None and high <= _NARROW * low:
+            edges = self._search.offers.edges
+            between = thresholds(edges.indptr, edges.indices, edges.edge, self._rate, bounds.first, low, high)
+        if between is None:
+            middle = below = math.sqrt(low) * math.sqrt(high)
         else:
-            found = constrained(priced, search.src, search.dst, math.inf, search.most_cost + ROUNDING)
+            between = between[(between > low) & (between <= high)]
+            if not between.size:
+                if high > low == interval.low and not self._fastest:
+                    self._look(low, low, bounds, between)
+                    return True
+                return low > interval.low or self._promise(interval.path, low) >= self._value - ROUNDING
+            middle = float(np.partition(between, between.size // 2)[between.size // 2])
+            below = float(between[between < middle].max(initial=low))
+        self._look(middle, high, bounds, between)
+        if self._fastest or interval.path.spent <= math.log(below) - self._search.least_log_rate:
+            self._push(replace(interval, high=below, between=between))
+        else:
+            self._look(interval.low, below, bounds, between)
+        return True
+
+    def _raised(self, interval: _Interval) -> float:
+        """The low end, without the thresholds at which no path can be better than the best one known."""
+        if not self._fastest:
+            least = self._search.least_log_rate + float(interval.bounds.second[interval.path.start])
+        else:
+            least = (interval.path.bound if self._lossy else 0.0) - self._value
+        return max(interval.low, math.exp(min(700.0, least)) * (1 - ROUNDING))
+
+    def _consider(self, path: Path) -> bool:
+        """Whether a path is better than all before."""
+        if self._fastest:
+            hz, log_rate = self._search.fastest_on(path)
+            value = -log_rate
+        else:
+            hz, value = self._search.finest_on(path)
+        better = value < self._value
+        if better:
+            self._value, self._path, self._hz = value, path, hz
+        return better
+
+    def _look(self, low: float, high: float, known: Bounds, between: Floats | None) -> Bounds | None:
+        """Put the interval into the queue, if it promises anything; bounds that hold at its thresholds."""
+        search, fastest, lossy = self._search, self._fastest, self._lossy
+        log_high = math.log(high)
+
+        def cutoff() -> float:
+            if not fastest:
+                return self._value
+            return self._value + log_high if lossy else search.most_cost + ROUNDING
+
+        def consider(path: Path) -> float:
+            if self._consider(path):
+                self._known = known if low <= self._hz <= high else self._root
+            return cutoff()
+
+        problem = replace(search.problem(known, low), rate=self._rate, cutoff=cutoff(), slack=math.inf, consider=consider)
+        if not fastest:
+            problem = replace(problem, budget=search.success, limit=log_high - search.least_log_rate)
+        elif lossy and search.most_cost < math.inf:
+            problem = replace(problem, aim=search.success, budget=search.fidelity, limit=search.most_cost)
+        elif lossy:
+            # what is found has a rate of `low` at least
+            problem = replace(problem, aim=search.success, slack=log_high - math.log(low) + ROUNDING)
+        found = constrained(problem)
         if found is None:
-            return
-        path, arcs = found
-        here = search.fastest_on(path.edges) if fastest else search.finest_on(path.edges)
-        if here is not None and (value := -here.log_rate if fastest else here.cost) < best_value:
-            best, best_value = here, value
-        if fastest and here is not None and path.bound >= path.cost:
+            return None
+        path, bounds = found
+        if fastest and path.bound >= path.cost:
             # what is best at `low` is so at all thresholds it can keep to
-            low = search.least_hz(here.edges, here.rounds)
-        if 4 * arcs.edge.size < thresholds.size:
-            thresholds = search.offers.rate.take(arcs.edge[arcs.tail < arcs.head], axis=1)
-        push(_Interval(low, high, path, arcs, thresholds[(thresholds > low) & (thresholds <= high)]))
+            low = max(low, search.fastest_on(path)[0])
+        self._push(_Interval(low, high, path, bounds, between))
+        return bounds
 
-    def push(interval: _Interval) -> None:
-        value = promise(interval.path, interval.high)
-        if value < best_value - ROUNDING:
-            heapq.heappush(queue, (value, next(numbers), interval))
+    def _push(self, interval: _Interval) -> None:
+        value = self._promise(interval.path, interval.high)
+        if value < self._value - ROUNDING and interval.low <= interval.high:
+            heapq.heappush(self._queue, (value, next(self._number), interval))
 
-    lowest = max(5e-324, math.exp(min(700.0, search.least_log_rate)) * (1 - ROUNDING))
-    rates = search.offers.rate if 2 * arcs.edge.size > search.offers.rate.shape[1] else search.offers.rate.take(arcs.edge, axis=1)
-    thresholds = rates[(rates >= lowest) & (rates <= widest)]
-    if not len(thresholds):
-        return None
-    look(arcs, float(thresholds.min()), widest, thresholds)
-    for _ in range(MOST_STEPS):
-        if not queue or queue[0][0] >= best_value - ROUNDING:
-            break
-        _, _, interval = heapq.heappop(queue)
-        low, thresholds = interval.low, interval.thresholds
-        if not len(thresholds):
-            if interval.high > low and not fastest:
-                look(interval.arcs, low, low, thresholds)
-            elif promise(interval.path, low) < best_value - ROUNDING:
-                proven = False  # the search for a path at this one threshold was cut short
-            continue
-        sample = np.sort(thresholds[:: 1 + len(thresholds) // _SAMPLE])
-        middle = float(sample[len(sample) // 2])
-        look(interval.arcs, middle, interval.high, thresholds)
-        below = thresholds[thresholds < middle]
-        high = float(below.max(initial=low))
-        if fastest or interval.path.spent <= math.log(high) - search.least_log_rate:
-            push(_Interval(low, high, interval.path, interval.arcs, below))
-        else:
-            look(interval.arcs, low, high, below)
-    else:
-        proven = proven and not queue
-    return best if best is None else replace(best, proven=proven)
+    def _promise(self, path: Path, high: float) -> float:
+        """What no path of an interval up to `high` is below, by the best path at its low end."""
+        if not self._fastest:
+            return path.bound
+        return (path.bound if self._lossy else 0.0) - math.log(high)

@@ -1,157 +1,233 @@
 """The shortest path under a budget: least sum of one cost while the sum of another stays within a limit. Exact.
 
 Lagrange multipliers bound the optimum from both sides (Handler and Zang, Networks 10, 293, 1980); what lies between the bounds is decided
-by labels, of which only those survive that every bound still allows. On graphs made for it the number of labels grows exponentially: it is
-limited, and who meets the limit gets the best path found, marked as not proven.
+by labels in the order of the first cost and what it must still come to, so that of the labels at a node one remembered figure tells which
+are dominated (BOA*: Hernandez Ulloa et al., ICAPS 2020). On graphs made for it the number of labels grows exponentially: it is limited, and
+who meets the limit gets the best path found, marked as not proven.
 """
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numba import njit
 
-from controller.routing.compiled import Floats
-from controller.routing.entangled.offers import ROUNDING, Arcs
+from controller.routing.compiled import Edges, Floats, Ints
+from controller.routing.entangled.offers import ROUNDING
+from controller.routing.entangled.searches import explore, most_rounds, walk
+from controller.routing.graph.heap import ABSENT, pop, push
 
-MOST_LABELS = 100_000
-"""Labels for one path, about a second's worth."""
+MOST_LABELS = 500_000
+"""Labels for one path, about half a second's worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What adds up along a path: `factor` times the cost of each edge, and `leaving` (n) of each node but the last."""
+
+    factor: float
+    leaving: Floats
+
+    def plus(self, times: float, other: Sums) -> Sums:
+        return Sums(self.factor + times * other.factor, self.leaving + times * other.leaving)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The least that the first cost and the second come to on any way from node `end` to each node (n); infinite where it is of no use.
+
+    `both` is the same of the first + `slope` * the second, where some slope has told more than either cost alone.
+    """
+
+    end: int
+    first: Floats
+    second: Floats
+    both: Floats | None = None
+    slope: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A path by the edges it uses, the sums of both costs along it, and a lower bound on the first sum; equal to it when proven optimal."""
+    """A path by its edges from `start`; the sums of both costs along it, and a lower bound on the first of any path."""
 
-    edges: tuple[int, ...]
+    start: int
+    edges: Ints
     cost: float
     spent: float
     bound: float
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
-    """Arcs with two costs each."""
+class Problem:
+    """Paths from `start` to `known.end` whose links leave `least_hz`: least `aim`, with `budget` of at most `limit` where there is one.
 
-    arcs: Arcs
-    cost: Floats
-    spend: Floats
-
-    def keep(self, mask: NDArray[np.bool_]) -> Priced:
-        return self if mask.all() else Priced(self.arcs.keep(mask), self.cost[mask], self.spend[mask])
-
-    def within(self, weights: Floats, there: Floats, back: Floats, limit: float) -> Priced:
-        """Without the edges that no path of at most `limit` in `weights` can use, given the distances from both ends."""
-        through = there[self.arcs.tail] + weights + back[self.arcs.head]
-        used = np.zeros(int(self.arcs.edge.max(initial=-1)) + 1, dtype=np.bool_)
-        used[self.arcs.edge[through <= limit]] = True
-        return self.keep(used[self.arcs.edge])
-
-    def path(self, arcs: list[int]) -> Path:
-        edges = tuple(int(self.arcs.edge[arc]) for arc in arcs)
-        cost = float(self.cost[arcs].sum())
-        return Path(edges, cost, float(self.spend[arcs].sum()), cost)
-
-
-def constrained(priced: Priced, src: int, dst: int, limit: float, cutoff: float = np.inf) -> tuple[Path, Arcs] | None:
-    """The path from `src` to `dst` of least cost that spends at most `limit`, and the arcs that any path as good as `cutoff` may use.
-
-    None when there is none of a cost below `cutoff`.
+    `rate`, `cost` and, where there is no budget, `slack` as in `searches`. `consider` is told of every path met, and says below which `aim` another is of interest.
     """
-    limit += ROUNDING / 2
-    thrifty, back = None, None
-    if np.isfinite(limit):
-        there, before = priced.arcs.tree(priced.spend, src, limit)
-        if not there[dst] <= limit:
+
+    edges: Edges
+    rate: Floats
+    cost: Floats
+    least_hz: float
+    start: int
+    known: Bounds
+    aim: Sums
+    budget: Sums | None
+    limit: float
+    cutoff: float
+    slack: float
+    consider: Callable[[Path], float]
+
+    def explore(self, sums: Sums, ahead: Floats, limit: float, slack: float = math.inf) -> tuple[Floats, Path | None]:
+        """Sums from `start` to all nodes of use, and the path of the least."""
+        end = self.known.end
+        found, before = explore(*self.arrays, sums.factor, sums.leaving, self.start, end, ahead, limit, slack)
+        return found, self.path(walk(before, self.edges.a, self.edges.b, end)) if found[end] < math.inf else None
+
+    def path(self, path: Ints) -> Path:
+        start, aim, budget = self.known.end, self.aim, self.budget or self.aim
+        factors = aim.factor, aim.leaving, budget.factor, budget.leaving
+        cost, spent = _along(path, start, self.edges.a, self.edges.b, self.rate, self.cost, self.least_hz, *factors)
+        return Path(start, path, cost, spent, cost)
+
+    @property
+    def arrays(self) -> tuple[Ints, Ints, Ints, Floats, Floats, float]:
+        return self.edges.indptr, self.edges.indices, self.edges.edge, self.rate, self.cost, self.least_hz
+
+
+def constrained(problem: Problem) -> tuple[Path, Bounds] | None:
+    """The best path and bounds from `start`; None when there is none below the cutoff. The path's bound tells whether it is proven best."""
+    limit, cutoff, known = problem.limit + ROUNDING / 2, problem.cutoff, problem.known
+    ahead, second, thrifty = known.first, known.second, None
+    if (budget := problem.budget) is not None:
+        if known.both is not None:
+            sums = problem.aim.plus(known.slope, budget)
+            both, path = problem.explore(sums, known.both, cutoff + known.slope * limit + ROUNDING)
+            if path is None:
+                return None
+            cutoff = min(cutoff, problem.consider(path))
+            ahead, second = np.where(both < math.inf, (ahead, second), math.inf)
+            known = replace(known, first=ahead, second=second)
+            problem = replace(problem, known=known)
+        second, thrifty = problem.explore(budget, second, limit)
+        if thrifty is None:
             return None
-        thrifty = priced.path(priced.arcs.walk(before, priced.spend, dst))
-        back, _ = priced.arcs.tree(priced.spend, dst, limit)
-        priced = priced.within(priced.spend, there, back, limit)
-    there, before = priced.arcs.tree(priced.cost, src, cutoff)
-    if not there[dst] < cutoff:
+        cutoff = min(cutoff, problem.consider(thrifty))
+        ahead = np.where(second < math.inf, known.first, math.inf)
+    first, cheap = problem.explore(problem.aim, ahead, cutoff + ROUNDING, math.inf if thrifty else problem.slack)
+    if cheap is None or not cheap.cost < cutoff:
         return None
-    cheap = priced.path(priced.arcs.walk(before, priced.cost, dst))
-    if cheap.spent > limit and thrifty is not None and back is not None:
-        return _close_gap(priced, src, dst, limit, cutoff, cheap, thrifty, there, back)
-    if np.isfinite(cutoff):
-        to_go, _ = priced.arcs.tree(priced.cost, dst, cutoff)
-        priced = priced.within(priced.cost, there, to_go, cutoff)
-    return cheap, priced.arcs
+    bounds = Bounds(problem.start, first, second)
+    if thrifty is None or cheap.spent <= limit:
+        problem.consider(cheap)
+        return cheap, bounds
+    return _close_gap(problem, bounds, limit, cutoff, cheap, thrifty)
 
 
-def _close_gap(
-    priced: Priced, src: int, dst: int, limit: float, cutoff: float, cheap: Path, thrifty: Path, there: Floats, back: Floats
-) -> tuple[Path, Arcs] | None:
+def _close_gap(problem: Problem, bounds: Bounds, limit: float, cutoff: float, cheap: Path, thrifty: Path) -> tuple[Path, Bounds] | None:
     """Between the cheapest path, which spends too much, and one that spends little enough."""
-    to_go, _ = priced.arcs.tree(priced.cost, dst, cutoff)
-    wanted = priced.within(priced.cost, there, to_go, cutoff).arcs
-    priced = priced.within(priced.cost, there, to_go, min(cutoff, thrifty.cost))
-    over, under, bound, rate = cheap, thrifty, cheap.cost, 0.0
-    while over.spent > under.spent and under.cost > over.cost:
-        slope = (under.cost - over.cost) / (over.spent - under.spent)
-        weights = priced.cost + slope * priced.spend
-        there, before = priced.arcs.tree(weights, src)
-        if there[dst] - slope * limit > bound:
-            bound, rate = float(there[dst] - slope * limit), slope
-        if bound >= min(cutoff, under.cost) - ROUNDING or there[dst] >= (over.cost + slope * over.spent) * (1 - ROUNDING):
+    aim, budget, known = problem.aim, problem.budget, problem.known
+    assert budget is not None
+    both, slope = bounds.first, 0.0
+    ahead = np.where(bounds.first < math.inf, known.first, math.inf)
+    over, under, bound = cheap, thrifty, cheap.cost
+    while over.spent > under.spent and under.cost > over.cost and limit > thrifty.spent + ROUNDING:
+        rate = (under.cost - over.cost) / (over.spent - under.spent)
+        found, path = problem.explore(aim.plus(rate, budget), ahead + rate * known.second, cutoff + rate * limit + ROUNDING)
+        if path is None:
+            return None
+        least = path.cost + rate * path.spent
+        if least - rate * limit > bound:
+            bound, both, slope = least - rate * limit, found, rate
+        cutoff = min(cutoff, problem.consider(path))
+        if bound >= min(cutoff, under.cost) - ROUNDING or least >= (over.cost + rate * over.spent) * (1 - ROUNDING):
             break
-        path = priced.path(priced.arcs.walk(before, weights, dst))
         over, under = (over, path) if path.spent <= limit else (path, under)
-    if bound >= cutoff:
-        return None
     best = under
     if bound < min(cutoff, best.cost) - ROUNDING:
-        weights = priced.cost + rate * priced.spend
-        there, _ = priced.arcs.tree(weights, src)
-        combined, _ = priced.arcs.tree(weights, dst)
-        priced = priced.within(weights, there, combined, min(cutoff, best.cost) + rate * limit)
-        found, bound = _labels(priced, src, dst, limit, min(cutoff, best.cost), rate, (to_go, back, combined))
-        best = found or best
-    if best.cost >= cutoff:
+        edges, reached = _labels(
+            *(*problem.arrays, aim.factor, aim.leaving, budget.factor, budget.leaving),
+            *(known.end, problem.start, bounds.first, bounds.second, both, slope, limit, min(cutoff, best.cost), MOST_LABELS),
+        )
+        if edges.size:
+            best = problem.path(edges)
+            cutoff = min(cutoff, problem.consider(best))
+        bound = max(bound, min(reached, best.cost))
+    if bound >= cutoff - ROUNDING and best.cost >= cutoff:
         return None
-    return Path(best.edges, best.cost, best.spent, best.cost if bound >= best.cost - ROUNDING else bound), wanted
+    best = replace(best, bound=best.cost if bound >= best.cost - ROUNDING else bound)
+    return best, replace(bounds, both=both, slope=slope) if slope else bounds
 
 
+@njit(cache=True)
 def _labels(
-    priced: Priced, src: int, dst: int, limit: float, cutoff: float, rate: float, bounds: tuple[Floats, Floats, Floats]
-) -> tuple[Path | None, float]:
-    """The best path below `cutoff`, if any, and a lower bound on what any other costs; `bounds` are distances to `dst` in cost, spend, both."""
-    indptr, heads, edges = priced.arcs.indptr.tolist(), priced.arcs.head.tolist(), priced.arcs.edge.tolist()
-    cost, spend = priced.cost.tolist(), priced.spend.tolist()
-    to_cost, to_spend, to_both = (bound.tolist() for bound in bounds)
-    best: Path | None = None
-    # a label: what cost + rate * spend comes to at least, cost, spend, node, the label before, its edge
-    labels: list[tuple[float, float, int, int, int]] = [(0.0, 0.0, src, -1, -1)]
-    queue: list[tuple[float, int]] = [(to_both[src], 0)]
-    settled: dict[int, list[tuple[float, float]]] = {}
-    while queue:
-        least, number = heapq.heappop(queue)
-        if least - rate * limit >= cutoff - ROUNDING:
-            break
-        if len(labels) > MOST_LABELS:
-            return best, least - rate * limit
-        so_far, spent, here, _, _ = labels[number]
-        if so_far + to_cost[here] >= cutoff - ROUNDING:
+    indptr: Ints, head: Ints, edge: Ints, rate: Floats, price: Floats, least_hz: float,
+    factor: float, leaving: Floats, spend_factor: float, spend_leaving: Floats,
+    start: int, goal: int, to_go: Floats, to_spend: Floats, to_both: Floats, slope: float, limit: float, cutoff: float, most: int,
+) -> tuple[Ints, float]:  # fmt: skip
+    """The edges of the best path below `cutoff`, if any, and a lower bound on what any other costs.
+
+    `to_go`, `to_spend` and `to_both` (first + `slope` * second) bound what is ahead after leaving a node.
+    """
+    cost, spent = np.empty(most), np.empty(most)
+    at, last, before = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
+    keys, queue, place = np.empty(most), np.empty(most, np.int32), np.empty(most, np.int32)
+    thriftiest = np.full(indptr.size - 1, np.inf)
+    cost[0] = spent[0] = 0.0
+    at[0], last[0], before[0] = start, -1, -1
+    place[0] = ABSENT
+    labels, size = 1, push(keys, queue, place, 0, 0.0, 0)
+    while size > 0:
+        key, label = keys[0], queue[0]
+        size = pop(keys, queue, place, size)
+        here = at[label]
+        if spent[label] >= thriftiest[here]:
             continue
-        known = settled.setdefault(here, [])
-        if any(other <= so_far and less <= spent for other, less in known):
-            continue
-        known.append((so_far, spent))
-        if here == dst:
-            cutoff, at, used = so_far, number, []
-            while labels[at][3] >= 0:
-                used.append(labels[at][4])
-                at = labels[at][3]
-            best = Path(tuple(used[::-1]), so_far, spent, so_far)
-            continue
-        for arc in range(indptr[here], indptr[here + 1]):
-            head = heads[arc]
-            further, more = so_far + cost[arc], spent + spend[arc]
-            if more + to_spend[head] > limit or further + to_cost[head] >= cutoff - ROUNDING:
+        thriftiest[here] = spent[label]
+        if here == goal:
+            count = 0
+            step = label
+            while last[step] >= 0:
+                count, step = count + 1, before[step]
+            edges = np.empty(count, np.int32)
+            while last[label] >= 0:
+                count -= 1
+                edges[count], label = last[label], before[label]
+            return edges, key
+        for entry in range(indptr[here], indptr[here + 1]):
+            there, times = head[entry], most_rounds(rate, edge[entry], least_hz)
+            if times < 0 or to_both[there] == np.inf or to_spend[there] == np.inf or to_go[there] == np.inf:
                 continue
-            key = further + rate * more + to_both[head]
-            if key - rate * limit < cutoff and not any(other <= further and less <= more for other, less in settled.get(head, ())):
-                labels.append((further, more, head, number, edges[arc]))
-                heapq.heappush(queue, (key, len(labels) - 1))
-    return best, cutoff
+            further = cost[label] + leaving[here] + factor * price[edge[entry], times]
+            more = spent[label] + spend_leaving[here] + spend_factor * price[edge[entry], times]
+            bound, least = further + leaving[there], more + spend_leaving[there]
+            if (
+                more >= thriftiest[there]
+                or least + to_spend[there] > limit
+                or bound + to_go[there] >= cutoff - ROUNDING
+                or bound + slope * least + to_both[there] >= cutoff - ROUNDING + slope * limit
+            ):
+                continue
+            if labels == most:
+                return np.empty(0, np.int32), key
+            cost[labels], spent[labels] = further, more
+            at[labels], last[labels], before[labels], place[labels] = there, edge[entry], label, ABSENT
+            size = push(keys, queue, place, size, bound + to_go[there], labels)
+            labels += 1
+    return np.empty(0, np.int32), cutoff
+
+
+@njit(cache=True)
+def _along(
+    path: Ints, here: int, a: Ints, b: Ints, rate: Floats, cost: Floats, least_hz: float,
+    factor: float, leaving: Floats, spend_factor: float, spend_leaving: Floats,
+) -> tuple[float, float]:  # fmt: skip
+    total = spent = 0.0
+    for edge in path:
+        price = cost[edge, most_rounds(rate, edge, least_hz)]
+        total += leaving[here] + factor * price
+        spent += spend_leaving[here] + spend_factor * price
+        here = a[edge] + b[edge] - here
+    return total, spent

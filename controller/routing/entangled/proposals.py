@@ -26,16 +26,18 @@ from controller.physics.purification import recurrence_schedule
 from controller.routing.classical import classical
 from controller.routing.compiled import Floats, Ints
 from controller.routing.entangled.buffered import Search
-from controller.routing.entangled.offers import ROUNDING, Arcs, Offers
+from controller.routing.entangled.constrained import Sums
+from controller.routing.entangled.offers import LEAST_HZ, ROUNDING, Offers
 from controller.routing.entangled.on_demand import evaluate
+from controller.routing.entangled.searches import explore, walk
 from controller.routing.refusal import NoRoute
 
 SEARCHED_LINKS = 6
 """Chains up to this long are evaluated for every choice of rounds looked at; beyond it that takes too long."""
 
 _THRESHOLDS, _WEIGHTS = 4, 5
-_SMALL = 2_000
-"""Arcs of a graph in which every proposal is made again, up to `_AGAIN` times, with the links used so far made twice as dear."""
+_SMALL = 1_000
+"""Links of a graph in which every proposal is made again, up to `_AGAIN` times, with the links used so far made twice as dear."""
 _AGAIN = 4
 _SEARCHED, _DELIVERED = 12, 3
 """Paths of which the rounds are improved; long chains that are evaluated."""
@@ -83,7 +85,7 @@ class Demand:
 
     def best(self, goal: Goal) -> list[Evaluated]:
         """The chains found, the best for the goal first."""
-        proposed = list(dict.fromkeys(_proposals(self.search, goal)))
+        proposed = list(dict.fromkeys(_proposals(self.search)))
         short = [each for each in proposed if len(each[0]) <= SEARCHED_LINKS]
         long = [each for each in proposed if len(each[0]) > SEARCHED_LINKS]
         starts: dict[tuple[int, ...], list[Rounds]] = {}
@@ -112,7 +114,7 @@ class Demand:
         """A link after some rounds of purification (recurrence, DEJMPS)."""
         if (edge, rounds) not in self._purified:
             model = self.topology.link(self.offers.edges.ids[edge])
-            rate, fidelity = float(self.offers.rate[0, edge]), self.topology.figure(model, "fidelity")
+            rate, fidelity = float(self.offers.rate[edge, 0]), self.topology.figure(model, "fidelity")
             assert fidelity is not None
             purified = recurrence_schedule(_state(model, fidelity.value), rounds)
             self._purified[edge, rounds] = chains.Link(rate / purified.pairs, purified.state)
@@ -187,31 +189,39 @@ def _state(link: Link, fidelity: float) -> BellDiagonal:
     return werner(fidelity)
 
 
-def _proposals(search: Search, goal: Goal) -> Iterator[tuple[tuple[int, ...], Rounds]]:
-    arcs = search.offers.between(search.src, search.dst)
-    widest = search.offers.widest_hz(search.src, search.dst)
+def _proposals(search: Search) -> Iterator[tuple[tuple[int, ...], Rounds]]:
+    widest = search.widest_hz()
     if not widest:
         return
-    edge = arcs.edge
+    both, offers = search.fidelity.plus(1.0, search.success), search.offers
     for share in np.geomspace(1, 1e-3, _THRESHOLDS):
-        priced = search.priced(arcs, widest * share)
-        _, rounds = search.offers.at_rate(priced.arcs.edge, widest * share)
-        yield from _paths(search, priced.arcs, priced.cost + priced.spend, rounds)
-    swaps = search.swap_w[arcs.tail] + search.swap_q[arcs.tail]
+        least_hz = widest * share
+        for path in _paths(search, both, offers.rate, offers.cost, least_hz):
+            yield tuple(path.tolist()), search.rounds(path, least_hz)
     for weight in np.geomspace(1e-3, 30, _WEIGHTS) * widest:
-        cost, rounds = search.offers.waiting(weight)
-        yield from _paths(search, arcs, cost[edge] + swaps, rounds[edge])
+        cost, rounds = offers.waiting(weight)
+        for path in _paths(search, both, offers.raw, cost[:, None], LEAST_HZ):
+            yield tuple(path.tolist()), tuple(rounds[path].tolist())
 
 
-def _paths(search: Search, arcs: Arcs, weights: Floats, rounds: Ints) -> Iterator[tuple[tuple[int, ...], Rounds]]:
-    for _ in range(_AGAIN if len(arcs.edge) <= _SMALL else 1):
-        there, before = arcs.tree(weights, search.src)
-        if not there[search.dst] < math.inf:
+def _paths(search: Search, sums: Sums, rate: Floats, cost: Floats, least_hz: float) -> Iterator[Ints]:
+    edges, nothing = search.offers.edges, np.zeros(len(sums.leaving))
+    again = _AGAIN if len(edges.ids) <= _SMALL else 1
+    cost = cost.copy() if again > 1 else cost
+    for _ in range(again):
+        _, before = explore(
+            *(edges.indptr, edges.indices, edges.edge, rate, cost, least_hz, sums.factor, sums.leaving),
+            *(search.dst, search.src, nothing, math.inf, 0.0),
+        )
+        path = walk(before, edges.a, edges.b, search.src)
+        if not path.size:
             return
-        path = arcs.walk(before, weights, search.dst)
-        edges = arcs.edge[path]
-        yield tuple(edges.tolist()), tuple(rounds[path].tolist())
-        weights = np.where(np.isin(arcs.edge, edges), 2 * weights + ROUNDING, weights)
+        yield path
+        if again > 1:
+            here = search.src
+            for edge in path.tolist():
+                cost[edge] += cost[edge] + sums.leaving[here] + ROUNDING
+                here = int(edges.a[edge] + edges.b[edge]) - here
 
 
 def _climb(rounds: Rounds, most: int, key: Callable[[Rounds], tuple[bool, float, float]]) -> None:
