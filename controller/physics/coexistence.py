@@ -43,10 +43,14 @@ class RamanCoefficient:
 def raman_coefficient(data_nm: float, quantum_nm: float) -> RamanCoefficient:
     """The coefficient assumed where a fibre declares none, for wavelengths in [1200, 1700] nm.
 
-    Within 40 nm of the pump: from a table in public code (github.com/damianobacchin/ml-qkd, raman.py), which names no paper; it was not
-    compared with one. Its size is the 1e-9 to 4e-9 known for the C band, and its two sides stand in the ratio that thermal balance asks for,
-    within 15 %. Beyond: towards 1e-11 below the pump (an upper order for O-band quantum
-    channels), and the 8e-9 of a Raman peak above it, which overstates the noise far out. Hence the origin `assumed`.
+    Within 40 nm of the pump: from a table in public code (github.com/damianobacchin/ml-qkd, raman.py), which names no paper. The papers
+    that measured it were looked for and only their abstracts found: Chapuran et al., NJP 11, 105001, 2009; Eraerds et al., NJP 12, 063027,
+    2010; Patel et al., PRX 2, 041010, 2012, and APL 104, 051123, 2014; da Silva et al., JLT 32, 2332, 2014. For it speak the 1e-9 to 4e-9
+    quoted of them for the C band, and that its two sides stand in the ratio that thermal balance asks for, within 15 %. Against it: what
+    follows from the published Raman gain of standard fibre (D'Amico et al., JLT 40, 3499, 2022, tabulated in GNPy) with both polarisations
+    and phonons at 295 K is 1.4 to 2.6 times as much; with that, no key would be left where Patel et al. 2014 report 445 kb/s.
+    Beyond: towards 1e-11 below the pump (an upper order for O-band quantum channels; 2e-12 follows from the gain), and the 8e-9 of a Raman
+    peak above it, which overstates the noise far out. Hence the origin `assumed`.
 
     Other pumps than 1550 nm: the same shift of frequency, scaled by the fourth power of the wavelength.
     """
