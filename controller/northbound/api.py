@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from controller.network.model import given
+from controller.network.model import Instant, given
 from controller.network.topology import Topology, UnknownName
 from controller.northbound import metrics
 from controller.northbound.face import Face
@@ -23,6 +23,7 @@ from controller.northbound.problems import as_problems
 from controller.northbound.same_origin import same_origin
 from controller.routing.classical import classical
 from controller.routing.entanglement import entanglement
+from controller.routing.holding import answer_at
 from controller.routing.key_relay import Preference, key
 from controller.routing.lightpath import light
 from controller.services.desk import UnknownService
@@ -73,6 +74,8 @@ class RouteQuery(BaseModel):
     max_trusted_nodes: Annotated[int, Field(ge=0)] | None = None
     avoid: tuple[str, ...] = ()
     max_loss_db: Annotated[float, Field(ge=0)] | None = None
+    at: Instant | None = None
+    """The moment the route is for; None: now."""
 
 
 FACE: web.AppKey[Face] = web.AppKey("face", Face)
@@ -163,11 +166,16 @@ async def get_route(request: web.Request) -> web.Response:
         query = RouteQuery.model_validate(given)
     except ValidationError as error:
         raise WrongRequest.of(error) from None
-    return _json(await request.app[FACE].desk.planner.compute(topology, _route, kind, query))
+    at_s = time.time() if query.at is None else query.at.timestamp()
+    return _json(await request.app[FACE].desk.planner.compute(topology, _route_at, at_s, kind, query))
 
 
-def _route(topology: Topology, kind: str, query: RouteQuery) -> dict[str, object]:
+def _route_at(topology: Topology, at_s: float, kind: str, query: RouteQuery) -> dict[str, Any]:
     """Runs in the planner's worker."""
+    return answer_at(topology, at_s, lambda then: _route(then, kind, query))
+
+
+def _route(topology: Topology, kind: str, query: RouteQuery) -> dict[str, Any]:
     src, dst = query.src, query.dst
     match kind:
         case "entanglement":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from controller.network.topology import Topology
@@ -12,6 +13,21 @@ from controller.routing.refusal import NoRoute
 
 OPENINGS_TRIED = 64
 """So many beginnings of windows are tried for a request that is refused now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """The interval in which a route holds, in seconds since the epoch, and the link whose window ends it."""
+
+    from_s: float
+    until_s: float
+    link: str
+
+    def __str__(self) -> str:
+        return f"holds from {iso(self.from_s)} until {iso(self.until_s)}, when the window of {self.link} ends"
+
+    def to_json(self) -> dict[str, str]:
+        return {"from": iso(self.from_s), "until": iso(self.until_s)}
 
 
 def answer_at(topology: Topology, moment_s: float, compute: Callable[[Topology], dict[str, Any]]) -> dict[str, Any]:
@@ -30,23 +46,20 @@ def answer_at(topology: Topology, moment_s: float, compute: Callable[[Topology],
                 continue
             raise NoRoute(f"{none.error}; there is one from {iso(opening_s)} on, when a window opens", none.constraint, none.best) from None
         raise
-    return with_holds(topology, moment_s, answer)
+    holds = held(topology, moment_s, set(_links(answer)))
+    if holds is None:
+        return answer
+    return {**answer, "holds": holds.to_json(), "explanation": [*answer.get("explanation", ()), str(holds)]}
 
 
-def with_holds(topology: Topology, moment_s: float, answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer with `holds`, and a line of explanation, where links on its way have windows."""
-    around = {link: topology.open_around(topology.link(link), moment_s) for link in set(_links(answer))}
+def held(topology: Topology, moment_s: float, links: Iterable[str]) -> Holds | None:
+    """The interval around a moment in which links (by id) that are usable then stay so; None where none of them has windows."""
+    around = {link: topology.open_around(topology.link(link), moment_s) for link in links}
     bounded = {link: each for link, each in around.items() if each is not None and each != (-math.inf, math.inf)}
     if not bounded:
-        return answer
-    start_s = max(each[0] for each in bounded.values())
-    end_s, first = min((each[1], link) for link, each in bounded.items())
-    line = f"holds from {iso(start_s)} until {iso(end_s)}, when the window of {first} ends"
-    return {
-        **answer,
-        "holds": {"from": iso(start_s), "until": iso(end_s)},
-        "explanation": [*answer.get("explanation", ()), line],
-    }
+        return None
+    until_s, first = min((each[1], link) for link, each in bounded.items())
+    return Holds(max(each[0] for each in bounded.values()), until_s, first)
 
 
 def _links(answer: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.network.events import AdminChanged, LinkStateChanged
+from controller.network.events import AdminChanged, LinkStateChanged, LinkWindowChanged
 from controller.network.model import Admin
 from controller.network.topology import Topology
 from controller.services.desired import Book
@@ -149,9 +149,12 @@ class Desk:
 
     # following
 
-    def network_changed(self, event: LinkStateChanged, *, better: bool) -> None:
+    def network_changed(self, event: LinkStateChanged | LinkWindowChanged, *, better: bool) -> None:
         """A link changed. Services on it are planned again soon; if it got `better`, so are those that wait for a way."""
-        self.events.publish("link.up" if event.up else "link.down", link=event.link)
+        if isinstance(event, LinkWindowChanged):
+            self.events.publish("window.opened" if event.open else "window.closed", link=event.link)
+        else:
+            self.events.publish("link.up" if event.up else "link.down", link=event.link)
         self._changed.add(event.link)
         self._better |= better
         self._wake.set()
@@ -231,6 +234,9 @@ class Desk:
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
             self._wake.clear()
+            for event in self.topology.window_events(time.time()):
+                self.topology.apply(event)
+                self.network_changed(event, better=event.open)
             if not self.reconciler.observe:
                 async with self._planning:
                     if time.monotonic() >= look_again_s:

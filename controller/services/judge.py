@@ -49,7 +49,7 @@ class Judge:
                 return f"waiting for {name}: {(companion.reason or companion.state) if companion else 'it was removed'}"
         if broken := self.broken(service.plan):
             # the planner's own words say more, if it has looked for another way already
-            return service.reason if service.state == "DEGRADED" and service.reason else f"{' and '.join(broken)} down or disabled"
+            return service.reason if service.state == "DEGRADED" and service.reason else f"{' and '.join(broken)} down, disabled or outside its window"
         return ""
 
     def unmet(self, service: Service) -> str:
@@ -141,7 +141,7 @@ class Judge:
             if name in self.topology.graph:
                 return self.topology.node(name).admin != "disabled"
             link = self.topology.link(name)
-            return self.topology.up(link) and link.admin != "disabled"
+            return self.topology.up(link) and self.topology.open(link) and link.admin != "disabled"
         except UnknownName:
             return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,13 +21,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from controller.network.events import NetworkEvent
 from controller.network.topology import Topology
+from controller.routing.holding import held
 from controller.routing.refusal import NoRoute
 from controller.services.app import App, Plan
 from controller.services.ledger import ALWAYS, Entry, Ledger, Reservation
@@ -185,7 +187,7 @@ def plan_in_order(
         try:
             app = apps()[each.kind]
             view = ledger if each.interval_s == ALWAYS else ledger.during(*each.interval_s)
-            plan = app.plan(each.id, app.request.model_validate(each.request), topology, view, now_s)
+            plan = _in_windows(topology, each.interval_s, now_s, partial(app.plan, each.id, app.request.model_validate(each.request)), view)
         except Exception as no:
             answers.append(_portable(no))
             put(each.id, had)
@@ -195,6 +197,19 @@ def plan_in_order(
             break
         put(each.id, promised(plan, each.interval_s))
     return answers
+
+
+def _in_windows(
+    topology: Topology, interval_s: tuple[float, float], now_s: float, plan_on: Callable[[Topology, Ledger, float], Plan], ledger: Ledger
+) -> Plan:
+    """A plan that says until when its links are there. A booking for later needs them all its time; what is due is planned again in time."""
+    start_s, end_s = max(now_s, interval_s[0]), interval_s[1]
+    there = topology if start_s <= now_s else topology.at(start_s, None if end_s == math.inf else end_s)
+    plan = plan_on(there, ledger, now_s)
+    holds = held(topology, start_s, (name for name in plan.touches if name not in topology.graph))
+    if holds is None:
+        return plan
+    return replace(plan, route={**plan.route, "holds": holds.to_json()}, explanation=(*plan.explanation, str(holds)))
 
 
 def put_back(ledger: Ledger, before: dict[str, Entry | None]) -> None:

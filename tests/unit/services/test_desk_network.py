@@ -6,11 +6,15 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from controller.network.document import load
 from controller.network.events import LinkStateChanged
+from controller.network.model import Window
+from controller.network.topology import Topology
 from controller.routing.refusal import NoRoute
 from controller.services import desk as desk_module
 from controller.services import judge
@@ -18,7 +22,7 @@ from controller.services.app import Plan
 from controller.services.planner import Planner, apps
 from controller.southbound.device import CrossConnect
 from controller.store.sqlite import Store
-from tests.unit.services.sandbox import EXECUTOR, H1_H3, KEY, LIGHT, OVER_LIGHT, Running
+from tests.unit.services.sandbox import EXECUTOR, H1_H3, KEY, LIGHT, OVER_LIGHT, SANDBOX, Running
 
 
 async def test_the_highest_priority_is_replanned_first(net: Running) -> None:
@@ -271,3 +275,42 @@ async def test_the_log_tells_where_a_service_moved(net: Running) -> None:
         await net.until(lambda: any(event.kind == "service.moved" for event in net.events.after(0)))
         moved = next(event for event in net.events.after(0) if event.kind == "service.moved")
         assert moved.data == {"service": "k", "over": "alice - relay3 - bob"}
+
+
+def windowed(topology: Topology, link_id: str, start_s: float, end_s: float) -> Topology:
+    window = Window(start=datetime.fromtimestamp(start_s, UTC), end=datetime.fromtimestamp(end_s, UTC))
+    links = [replace(link, windows=(window,)) if link.id == link_id else link for link in topology.links()]
+    return Topology(topology.name, dict(topology.nodes()), links)
+
+
+async def test_services_move_when_the_window_of_a_link_ends(store: Store) -> None:
+    end_s = time.time() + 1.0
+    net = Running(store, topology=windowed(load(SANDBOX), "ethernet:s1--s2", 0, end_s))
+    async with net.running():
+        c = await net.desk.create("connectivity", H1_H3, name="c")
+        assert c.plan is not None and "ethernet:s1--s2" in c.plan.touches
+        assert c.plan.route["holds"]["from"] == "1970-01-01T00:00:00Z" and "window of ethernet:s1--s2 ends" in c.plan.explanation[-1]
+        await net.reaches("c", "ACTIVE")
+        later = await net.desk.create("connectivity", {"ends": ["h2", "h3"]}, name="later", start_s=end_s + 60, end_s=end_s + 90)
+        assert later.plan is not None and "ethernet:s1--s2" not in later.plan.touches and "holds" not in later.plan.route
+        for _ in range(200):
+            if "ethernet:s1--s2" not in (net.book.services["c"].plan or c.plan).touches:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("it stays on a link whose window has ended")
+        await net.reaches("c", "ACTIVE")
+    assert time.time() > end_s
+
+
+async def test_a_service_waits_for_the_window_of_its_only_link(store: Store) -> None:
+    start_s = time.time() + 1.0
+    net = Running(store, topology=windowed(load(SANDBOX), "ethernet:h1--s1", start_s, start_s + 3600))
+    async with net.running():
+        await asyncio.sleep(0)
+        booked = await net.desk.create("connectivity", H1_H3, name="c", start_s=start_s + 0.5)
+        assert booked.plan is not None and booked.plan.route["holds"]
+        with pytest.raises(NoRoute):
+            await net.desk.create("connectivity", H1_H3, name="now")
+        await net.reaches("c", "ACTIVE")
+    assert time.time() > start_s
