@@ -37,6 +37,10 @@ class Reservation:
     start_s: float = -math.inf
     end_s: float = math.inf
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """By its values: plans travel between processes by the thousand, and a frozen dataclass takes five times as long by itself."""
+        return Reservation, (self.resource, self.amount, self.start_s, self.end_s)
+
     def within(self, start_s: float, end_s: float) -> Reservation | None:
         """The part of it in the interval [start, end); None when there is none."""
         if not (self.start_s < end_s and self.end_s > start_s):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal, Protocol
 
 BELLHOP_COOKIE_PREFIX = 0xBE11
@@ -84,6 +85,10 @@ class KeyRelay:
     stock_keys: int = 64
     kind: Literal["key-relay"] = "key-relay"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """By its values, as plans travel between processes by the thousand."""
+        return KeyRelay, _RELAY_VALUES(self)
+
     @property
     def key(self) -> tuple[object, ...]:
         return (self.kind, self.service, self.share)
@@ -93,6 +98,8 @@ class KeyRelay:
         """Always true: a KME takes relay entries from its controller only."""
         return True
 
+
+_RELAY_VALUES = attrgetter(*KeyRelay.__slots__)
 
 Item = FlowRule | CrossConnect | KeyRelay
 

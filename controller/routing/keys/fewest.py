@@ -84,41 +84,40 @@ def fewest_relays(
     return path
 
 
-@njit(cache=True)
 def widest_width(a: Ints, b: Ints, width: Floats, relays: Bools, source: int, target: int) -> float:
     """The width of the widest path, 0 where none leads; `a`, `b` and `width` (m) are the edges.
 
     Camerini's search (Inf. Process. Lett. 7:10, 1978): whether the wider half of the edges joins the ends decides with which half to go on,
     what a half that does not has joined being one node from then on. Time and space grow as the edges.
     """
-    open_edges = np.empty(width.size, dtype=np.int32)
-    count = 0
-    for number in range(width.size):
-        one, other = a[number], b[number]
-        through = (relays[one] or one in (source, target)) and (relays[other] or other in (source, target))
-        open_edges[count] = number
-        count += through and width[number] > 0
-    open_edges = open_edges[:count]
+    through = relays.copy()
+    through[[source, target]] = True
+    edges = np.flatnonzero(through[a] & through[b] & (width > 0))
     top = np.arange(relays.size, dtype=np.int32)
     best = 0.0
-    while open_edges.size:
-        widths = width[open_edges]
-        pivot = np.partition(widths, widths.size // 2)[widths.size // 2]
-        joined = top.copy()
-        for wide in open_edges[widths >= pivot]:
-            joined[_top(joined, a[wide])] = _top(joined, b[wide])
-        if _top(joined, source) == _top(joined, target):
-            best, open_edges = pivot, open_edges[widths > pivot]
+    while edges.size:
+        widths = width[edges]
+        pivot = np.partition(widths, edges.size // 2)[edges.size // 2]
+        joined, wide = top.copy(), edges[widths >= pivot]
+        if _join(joined, a[wide], b[wide], source, target):
+            best, edges = float(pivot), edges[widths > pivot]
         else:
-            top, open_edges = joined, open_edges[widths < pivot]
+            top, edges = joined, edges[widths < pivot]
     return best
 
 
 @njit(cache=True)
-def _top(above: Ints, node: int) -> np.int32:
-    """The node that stands for all that are joined with this one."""
-    here = np.int32(node)
-    while above[here] != here:
-        above[here] = above[above[here]]
-        here = above[here]
-    return here
+def _join(above: Ints, a: Ints, b: Ints, source: int, target: int) -> bool:
+    """Join the ends of edges, and say whether that joins source and target; `above` leads from each node to the one that stands for it."""
+    ends = np.empty(2, dtype=np.int32)
+    for edge in range(a.size + 1):
+        ends[0], ends[1] = (a[edge], b[edge]) if edge < a.size else (source, target)
+        for end in range(2):
+            node = ends[end]
+            while above[node] != node:
+                above[node] = above[above[node]]
+                node = above[node]
+            ends[end] = node
+        if edge < a.size:
+            above[ends[0]] = ends[1]
+    return bool(ends[0] == ends[1])

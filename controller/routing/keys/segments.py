@@ -301,7 +301,7 @@ def switched_rate(topology: Topology, link: Link, route: LightRoute) -> Figure |
 
 def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float]) -> list[str]:
     """The figures of one of the segments, with where they come from."""
-    promised = max(reserved.get(link_id, 0.0) for link_id in segment.links) if reserved else 0.0
+    promised = max([reserved.get(link_id, 0.0) for link_id in segment.links]) if reserved else 0.0
     less = f", less {promised:.6g} bit/s promised" if promised else ""
     if isinstance(segment.way, Chain):
         chain = segment.way
