@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -27,6 +28,7 @@ from controller.network.topology import Topology
 from controller.routing.classical import classical, disjoint_pair, k_shortest
 from controller.routing.compiled import compiled
 from controller.routing.key_relay import key
+from controller.routing.keys.promised import Promised
 from controller.routing.refusal import NoRoute
 
 PAIRS = 7
@@ -173,6 +175,15 @@ def measure(drawn: Drawn) -> None:
     bench.row("  networkx: maximum_spanning_tree alone", lambda a, b: nx.maximum_spanning_tree(bench.graph), 1, 1)
     promised = {"q1": 1.0}
     bench.row("key: widest, some promised", lambda a, b: key(topology, f"t{a}", f"t{b}", reserved=promised))
+    fewest = partial(key, topology, prefer="fewest-trusted-nodes")
+    bench.row("key: fewest trusted nodes, kept", lambda a, b: fewest(f"t{a}", f"t{b}", rate_bps=100))
+    followed = Promised(dict.fromkeys((f"q{number}" for number in range(edges)), 1.0))
+
+    def promises_change(a: int, b: int) -> object:
+        followed["q0"] = next(rates)
+        return fewest(f"t{a}", f"t{b}", rate_bps=100, reserved=followed)
+
+    bench.row("key: fewest, every link promised, one changed", promises_change)
     bench.row("key: widest, at most 20 trusted nodes", lambda a, b: key(topology, f"t{a}", f"t{b}", max_trusted_nodes=20))
     bench.row("key: two disjoint", lambda a, b: key(topology, f"t{a}", f"t{b}", shares=2))
     bench.row("key: three disjoint", lambda a, b: key(topology, f"t{a}", f"t{b}", shares=3))
