@@ -6,6 +6,8 @@ last checksum. Where the two disagree, `ofproto/trace` says what Open vSwitch th
 They are known to differ, each within the standard, and the requests below keep clear of it:
 - Open vSwitch takes outputs to ports it does not have, and drops there; here they are refused (BAD_OUT_PORT).
 - Open vSwitch lets groups lead to groups that are not there, and in circles, and stops at a depth; here they are refused.
+- Open vSwitch takes what is 20 bytes into a later fragment for a TCP checksum, and corrects it when an address is set.
+- Open vSwitch takes masks on transport ports, MPLS, and fields set in SCTP headers; here they are refused, as OpenFlow 1.3 allows.
 - A VLAN tag that is pushed on a tagged frame begins as 0 in Open vSwitch; here, as the standard says, as a copy of the outer tag.
 """
 
@@ -33,7 +35,7 @@ from os_ken.ofproto import ofproto_v1_3 as ofp
 from os_ken.ofproto import ofproto_v1_3_parser as parser
 
 from topologies.emulation.openflow.errors import OpenFlowError
-from topologies.emulation.openflow.pipeline import PROTOCOL, Pipeline, to_bytes
+from topologies.emulation.openflow.pipeline import PROTOCOL, Passage, Pipeline, to_bytes
 
 TOOLS = ("ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "unshare")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -125,6 +127,11 @@ class OpenVSwitch:
                 error = struct.unpack_from("!HH", body)
         return error
 
+    def set_port(self, port: int, up: bool) -> None:
+        self.ask("netdev-dummy/set-admin-state", f"p{port}", "up" if up else "down")
+        for _ in self._messages(until_kind=ofp.OFPT_PORT_STATUS):
+            pass
+
     def _messages(self, until_kind: int) -> Iterator[tuple[int, bytes]]:
         while True:
             _, kind, length, _ = struct.unpack("!BBHI", self._replies.read(8))
@@ -203,13 +210,13 @@ class Requests:
 
     def match(self, table: int) -> dict[str, Any]:
         pick, found = self.rng.choice, {}
-        if self.chance(0.4):
+        if self.chance(0.25):
             found["in_port"] = pick(PORTS)
-        if self.chance(0.3):
+        if self.chance(0.15):
             found["eth_dst"] = pick([*MACS, (MACS[0], "ff:ff:ff:ff:ff:fd"), ("01:00:00:00:00:00", "01:00:00:00:00:00")])
-        if self.chance(0.2):
+        if self.chance(0.1):
             found["eth_src"] = pick(MACS)
-        if self.chance(0.3):
+        if self.chance(0.15):
             found["vlan_vid"] = pick([0, 0x1000 | VIDS[0], 0x1000 | VIDS[1], (0x1000, 0x1000)])
             if self.chance(0.3):
                 found["vlan_pcp"] = pick([0, 3])
@@ -262,7 +269,10 @@ class Requests:
                 name, value = self._field(known)
                 made.append(parser.OFPActionSetField(**{name: value}))
             elif kind == "push" and (known is None or known.get("vlan_vid") == 0) and not bucket:
-                made += [parser.OFPActionPushVlan(rng.choice([0x8100, 0x88A8])), parser.OFPActionSetField(vlan_vid=0x1000 | rng.choice(VIDS))]
+                made += [
+                    parser.OFPActionPushVlan(rng.choice([0x8100, 0x88A8])),
+                    parser.OFPActionSetField(vlan_vid=0x1000 | rng.choice(VIDS)),
+                ]
                 known = {**(known or {}), "vlan_vid": 0x1000}
             elif kind == "pop" and (known is None or known.get("vlan_vid") or self.chance(0.1)):
                 made.append(parser.OFPActionPopVlan())
@@ -307,7 +317,7 @@ class Requests:
         """`taken` are the priorities of entries that are there."""
         rng = self.rng
         table = rng.choice(TABLES)
-        match = {} if self.chance(0.1) else self.match(table)
+        match = {} if self.chance(0.15) else self.match(table)
         loose, instructions = self.chance(0.15), []
         strangers = [] if loose else [77]  # Open vSwitch looks for the group when it finds an entry to modify
         for kind in (ofp.OFPIT_APPLY_ACTIONS, ofp.OFPIT_WRITE_ACTIONS):
@@ -322,7 +332,9 @@ class Requests:
         if meters and self.chance(0.1):
             instructions.append(parser.OFPInstructionMeter(rng.choice([*meters] if loose else [*meters, 7])))
         rng.shuffle(instructions)
-        command = rng.choice([ofp.OFPFC_MODIFY, ofp.OFPFC_MODIFY_STRICT, ofp.OFPFC_DELETE, ofp.OFPFC_DELETE_STRICT]) if loose else ofp.OFPFC_ADD
+        command = (
+            rng.choice([ofp.OFPFC_MODIFY, ofp.OFPFC_MODIFY_STRICT, ofp.OFPFC_DELETE, ofp.OFPFC_DELETE_STRICT]) if loose else ofp.OFPFC_ADD
+        )
         flags = rng.choice([0] * 8 + [ofp.OFPFF_CHECK_OVERLAP, 1 << 9])
         # No two matches have one priority: which of two entries of one priority takes a frame is not for a standard to say.
         priority = rng.choice(taken or [1]) if flags & ofp.OFPFF_CHECK_OVERLAP else crc32(repr(sorted(match.items())).encode()) % 60_000
@@ -355,9 +367,7 @@ class Requests:
     def meter_mod(self) -> Any:
         """Of a rate that no test reaches."""
         command = self.rng.choice([ofp.OFPMC_ADD, ofp.OFPMC_ADD, ofp.OFPMC_MODIFY, ofp.OFPMC_DELETE])
-        return parser.OFPMeterMod(
-            PROTOCOL, command, ofp.OFPMF_KBPS, self.rng.choice([*METERS, 0]), [parser.OFPMeterBandDrop(1_000_000, 0)]
-        )
+        return parser.OFPMeterMod(PROTOCOL, command, ofp.OFPMF_KBPS, self.rng.choice([*METERS, 0]), [parser.OFPMeterBandDrop(1_000_000, 0)])
 
     def frame(self, index: int) -> bytes:
         rng, made = self.rng, packet.Packet()
@@ -392,6 +402,8 @@ class Requests:
         ttl = rng.choice([1, 2, 64])
         if kind == "ipv4":
             fragment = rng.choice([0] * 8 + [1, 5])
+            if fragment == 5:
+                upper = [b"rest"]
             made: Any = ipv4.ipv4(
                 src=rng.choice(IPS),
                 dst=rng.choice(IPS),
@@ -474,14 +486,27 @@ class Choices:
         return False
 
 
-def ours(pipeline: Pipeline, choices: Choices, frame: bytes, in_port: int) -> Iterator[tuple[Seen, list[Any]]]:
-    """What may come out of our switch."""
+def passages(pipeline: Pipeline, choices: Choices, frame: bytes, in_port: int) -> Iterator[Passage]:
+    """The ways a frame may take through our switch."""
     choices.restart()
     while True:
-        passage = pipeline.process(frame, in_port)
-        yield Counter(passage.outputs), [(each.frame, each.in_port, each.reason, each.table, each.cookie) for each in passage.packet_ins]
+        yield pipeline.process(frame, in_port)
         if not choices.another():
             return
+
+
+def agrees(passage: Passage, outputs: Seen, packet_ins: list[Any]) -> bool:
+    """Whether Open vSwitch saw the same come out."""
+    told = sorted(packet_ins)
+    for each in sorted(passage.packet_ins, key=lambda each: (each.frame, each.reason, each.table, each.cookie)):
+        # What the action set sends has, in Open vSwitch, the table and cookie of the first entry or of one with a group, not of the last.
+        places = [(each.table, each.cookie), *((entry.table, entry.cookie) for entry in passage.entries)]
+        options = [(each.frame, each.in_port, each.reason, *place) for place in places]
+        match = next((option for option in options if option in told), None)
+        if match is None:
+            return False
+        told.remove(match)
+    return not told and Counter(passage.outputs) == outputs
 
 
 def campaign(ovs: OpenVSwitch, seed: int, changes: int, frames: int) -> tuple[int, Counter[str]]:
@@ -496,9 +521,10 @@ def campaign(ovs: OpenVSwitch, seed: int, changes: int, frames: int) -> tuple[in
         groups, meters = [group.number for group in pipeline.groups], sorted(pipeline.meters)
         taken = [entry.priority for entry in pipeline.tables if entry.priority != MARKER_RULE.priority]
         kind = requests.rng.choice(["flow"] * 10 + ["group"] * 3 + ["meter"])
-        message = {"flow": lambda: requests.flow_mod(groups, meters, taken), "group": lambda: requests.group_mod(groups), "meter": requests.meter_mod}[
-            kind
-        ]()
+        if kind == "flow":
+            message = requests.flow_mod(groups, meters, taken)
+        else:
+            message = requests.group_mod(groups) if kind == "group" else requests.meter_mod()
         data, error = to_bytes(message), None
         try:
             pipeline.apply(data)
@@ -509,22 +535,49 @@ def campaign(ovs: OpenVSwitch, seed: int, changes: int, frames: int) -> tuple[in
         assert answer == error, f"seed {seed}: Open vSwitch answers {answer}, ours {error} to {message}"
     assert ovs.request(to_bytes(MARKER_RULE)) is None
     pipeline.apply(MARKER_RULE)
-    sent = [(requests.frame(index), requests.rng.choice(PORTS)) for index in range(frames)]
+    down = requests.rng.choice([*PORTS, None, None])
+    if down:
+        ovs.set_port(down, False)
+        pipeline.set_port(down, False)
+    sent = [(requests.frame(index), requests.rng.choice([port for port in PORTS if port != down])) for index in range(frames)]
+    received = ovs.forward(sent)
+    if down:
+        ovs.set_port(down, True)
     came_out = 0
-    for (frame, in_port), (outputs, packet_ins) in zip(sent, ovs.forward(sent), strict=True):
-        possible = list(ours(pipeline, choices, frame, in_port))
+    for (frame, in_port), (outputs, packet_ins) in zip(sent, received, strict=True):
+        possible = list(passages(pipeline, choices, frame, in_port))
+        outputs = Counter(
+            {out: times for out, times in outputs.items() if out[0] != down}
+        )  # a device of memory sends without a signal, too
         came_out += bool(outputs or packet_ins)
-        if not any(each == outputs and sorted(told) == sorted(packet_ins) for each, told in possible):
+        if not any(agrees(passage, outputs, packet_ins) for passage in possible):
             trace = ovs.ask("ofproto/trace", "br0", f"in_port={in_port}", frame.hex())
-            pytest.fail(f"seed {seed}, {frame.hex()} into {in_port}:\nOpen vSwitch {outputs} {packet_ins}\nours {possible}\n{trace}")
+            pytest.fail(
+                f"seed {seed}, {frame.hex()} into {in_port}:\nOpen vSwitch {outputs} {packet_ins}\nours {[(Counter(each.outputs), each.packet_ins) for each in possible]}\n{trace}"
+            )
     return came_out, refused
 
 
-def test_a_slice(ovs: OpenVSwitch) -> None:
+def campaigns(ovs: OpenVSwitch, seeds: range) -> None:
     came_out, refused = 0, Counter[str]()
-    for seed in range(25):
+    for seed in seeds:
         out, errors = campaign(ovs, seed, changes=25, frames=20)
         came_out += out
         refused += errors
-    assert came_out > 100
-    assert len(refused) > 5
+    assert came_out > 5 * len(seeds), "hardly any frame comes out, so that little is compared"
+    assert len(refused) > 8, refused
+
+
+def test_requests_and_frames(ovs: OpenVSwitch) -> None:
+    campaigns(ovs, range(200))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1000, 6000, 100))
+def test_many_requests_and_frames(tmp_path: Path, first: int) -> None:
+    with ExitStack() as stack:
+        try:
+            campaigns(OpenVSwitch(tmp_path, stack), range(first, first + 100))
+        except ConnectionError:
+            assert "assertion state->action_set_len <= state->ofpacts_len failed" in (tmp_path / "daemons.log").read_text()
+            pytest.skip("Open vSwitch 3.1 aborts at a frame that meets a select group with an action set about it")

@@ -10,7 +10,6 @@ from functools import partial
 
 from controller.network.model import Link
 from controller.network.topology import Topology, UnknownName
-from topologies.emulation.flow_table import Entry
 from topologies.emulation.frames import Deliver, EmulatedHost, PingResult, wire
 from topologies.emulation.openflow_switch import EmulatedSwitch
 
@@ -64,7 +63,7 @@ class ClassicalNetwork:
 
     async def flows(self) -> dict[str, list[str]]:
         """The flow entries of every switch, a line of text each."""
-        return {name: [_told(entry) for entry in switch.flows()] for name, switch in self.switches.items()}
+        return {name: [f"{entry},added_s={entry.added_s:.6f}" for entry in switch.flows()] for name, switch in self.switches.items()}
 
     async def set_link(self, link: Link, up: bool) -> None:
         """Cut an ethernet link, or mend it; both switches see their port go."""
@@ -78,8 +77,3 @@ class ClassicalNetwork:
             if name not in self.hosts:
                 raise UnknownName("host", name, self.hosts)
         return await self.hosts[source].ping(self.hosts[target].ip, count=count)
-
-
-def _told(entry: Entry) -> str:
-    match = ",".join(f"{name}={value:#x}/{mask:#x}" for name, (value, mask) in sorted(entry.match.items()))
-    return f"cookie={entry.cookie:#x},priority={entry.priority},{match},actions={entry.actions},added_s={entry.added_s:.6f}"

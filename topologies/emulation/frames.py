@@ -1,4 +1,4 @@
-"""Ethernet frames as emulated switches and hosts see them, links that carry them, and hosts that answer ARP and ping."""
+"""Links that carry Ethernet frames between emulated switches and hosts, and hosts that answer ARP and ping."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import count
 
+from topologies.emulation.openflow.headers import TYPE_ARP, TYPE_IPV4
+
 Deliver = Callable[[bytes], None]
 """Takes a frame at the far end of a wire."""
 
@@ -18,11 +20,8 @@ _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _ICMP = struct.Struct("!BBHHH")
 
-_TYPE_ARP, _TYPE_IPV4, _TYPE_IPV6 = 0x0806, 0x0800, 0x86DD
-_VLAN_TYPES = (0x8100, 0x88A8)
 _ICMP_PROTOCOL, _ECHO_REPLY, _ECHO_REQUEST = 1, 0, 8
 _BROADCAST = b"\xff" * 6
-_VLAN_PRESENT = 0x1000
 
 _DELIVERIES = 4096
 _deliveries_left: ContextVar[list[int] | None] = ContextVar("deliveries_left", default=None)
@@ -48,105 +47,12 @@ def wire(receive: Deliver, latency_s: float = 0.0) -> Deliver:
     return carry
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """Where a header field lies: `bits` bits, `shift` from the right, of the `length` bytes at `offset`."""
-
-    offset: int
-    length: int
-    shift: int = 0
-    bits: int = 0
-
-
-def _layout(frame: bytes) -> dict[str, _Slot]:
-    slots = {"eth_dst": _Slot(0, 6), "eth_src": _Slot(6, 6)}
-    offset = 12
-    if len(frame) >= 18 and int.from_bytes(frame[12:14]) in _VLAN_TYPES:
-        slots |= {"vlan_vid": _Slot(14, 2, 0, 12), "vlan_pcp": _Slot(14, 2, 13, 3)}
-        offset = 16
-    slots["eth_type"] = _Slot(offset, 2)
-    ethertype = int.from_bytes(frame[offset : offset + 2])
-    offset += 2
-    room = len(frame) - offset
-    if ethertype == _TYPE_ARP and room >= _ARP.size:
-        slots |= {"arp_op": _Slot(offset + 6, 2), "arp_sha": _Slot(offset + 8, 6), "arp_spa": _Slot(offset + 14, 4)}
-        slots |= {"arp_tha": _Slot(offset + 18, 6), "arp_tpa": _Slot(offset + 24, 4)}
-    elif ethertype == _TYPE_IPV4 and room >= _IPV4.size:
-        slots |= {"ip_dscp": _Slot(offset + 1, 1, 2, 6), "ip_ecn": _Slot(offset + 1, 1, 0, 2), "ip_proto": _Slot(offset + 9, 1)}
-        slots |= {"ipv4_src": _Slot(offset + 12, 4), "ipv4_dst": _Slot(offset + 16, 4)}
-        if not int.from_bytes(frame[offset + 6 : offset + 8]) & 0x1FFF:  # later fragments have no transport header
-            slots |= _transport(frame, frame[offset + 9], offset + 4 * (frame[offset] & 0xF))
-    elif ethertype == _TYPE_IPV6 and room >= 40:
-        slots |= {"ip_proto": _Slot(offset + 6, 1), "ipv6_src": _Slot(offset + 8, 16), "ipv6_dst": _Slot(offset + 24, 16)}
-        slots |= _transport(frame, frame[offset + 6], offset + 40)
-    return slots
-
-
-def _transport(frame: bytes, protocol: int, offset: int) -> dict[str, _Slot]:
-    if len(frame) < offset + 4:
-        return {}
-    if name := {6: "tcp", 17: "udp", 132: "sctp"}.get(protocol):
-        return {f"{name}_src": _Slot(offset, 2), f"{name}_dst": _Slot(offset + 2, 2)}
-    if name := {1: "icmpv4", 58: "icmpv6"}.get(protocol):
-        return {f"{name}_type": _Slot(offset, 1), f"{name}_code": _Slot(offset + 1, 1)}
-    return {}
-
-
-def headers(frame: bytes, in_port: int) -> dict[str, int]:
-    """The frame's OpenFlow match fields, by OXM name."""
-    values = {"in_port": in_port, "vlan_vid": 0}
-    for name, slot in _layout(frame).items():
-        value = int.from_bytes(frame[slot.offset : slot.offset + slot.length]) >> slot.shift
-        values[name] = value & ((1 << slot.bits) - 1) if slot.bits else value
-    if "vlan_pcp" in values:
-        values["vlan_vid"] |= _VLAN_PRESENT
-    return values
-
-
-def rewrite(frame: bytes, name: str, value: int) -> bytes:
-    """The frame with one field set and its checksums right; unchanged when it has no such field."""
-    slot = _layout(frame).get(name)
-    if slot is None:
-        return frame
-    mask = ((1 << (slot.bits or 8 * slot.length)) - 1) << slot.shift
-    end = slot.offset + slot.length
-    whole = int.from_bytes(frame[slot.offset : end])
-    whole = whole & ~mask | value << slot.shift & mask
-    return _with_checksums(frame[: slot.offset] + whole.to_bytes(slot.length) + frame[end:])
-
-
-def push_vlan(frame: bytes, ethertype: int) -> bytes:
-    return frame[:12] + ethertype.to_bytes(2) + bytes(2) + frame[12:]
-
-
-def pop_vlan(frame: bytes) -> bytes:
-    return frame[:12] + frame[16:] if int.from_bytes(frame[12:14]) in _VLAN_TYPES else frame
-
-
 def _checksum(data: bytes) -> int:
     """The internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
-
-
-def _with_checksums(frame: bytes) -> bytes:
-    """IPv4, and TCP or UDP in it, computed anew."""
-    start = 18 if int.from_bytes(frame[12:14]) in _VLAN_TYPES else 14
-    if int.from_bytes(frame[start - 2 : start]) != _TYPE_IPV4 or len(frame) < start + _IPV4.size:
-        return frame
-    data = bytearray(frame)
-    inner = start + 4 * (data[start] & 0xF)
-    data[start + 10 : start + 12] = bytes(2)
-    data[start + 10 : start + 12] = _checksum(bytes(data[start:inner])).to_bytes(2)
-    end = start + int.from_bytes(data[start + 2 : start + 4])
-    at = {6: inner + 16, 17: inner + 6}.get(data[start + 9], 0)
-    if at and at + 2 <= end <= len(data) and not int.from_bytes(data[start + 6 : start + 8]) & 0x3FFF:
-        data[at : at + 2] = bytes(2)
-        pseudo = bytes(data[start + 12 : start + 20]) + struct.pack("!BBH", 0, data[start + 9], end - inner)
-        data[at : at + 2] = (_checksum(pseudo + bytes(data[inner:end])) or 0xFFFF).to_bytes(2)
-    return bytes(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +93,9 @@ class EmulatedHost:
         target, source, ethertype = _ETHERNET.unpack_from(frame)
         if target not in (self._mac, _BROADCAST):
             return
-        if ethertype == _TYPE_ARP and len(frame) >= 14 + _ARP.size:
+        if ethertype == TYPE_ARP and len(frame) >= 14 + _ARP.size:
             self._on_arp(frame)
-        elif ethertype == _TYPE_IPV4 and len(frame) >= 14 + _IPV4.size + _ICMP.size:
+        elif ethertype == TYPE_IPV4 and len(frame) >= 14 + _IPV4.size + _ICMP.size:
             self._on_ipv4(source, frame)
 
     async def ping(self, ip: str, count: int = 1, timeout_s: float = 1.0) -> PingResult:
@@ -220,7 +126,7 @@ class EmulatedHost:
     async def _resolve(self, target: bytes) -> bytes:
         if target not in self._neighbours:
             resolving = self._resolving.setdefault(target, asyncio.get_running_loop().create_future())
-            self._transmit(_BROADCAST, _TYPE_ARP, _ARP.pack(1, _TYPE_IPV4, 6, 4, 1, self._mac, self._ip, bytes(6), target))
+            self._transmit(_BROADCAST, TYPE_ARP, _ARP.pack(1, TYPE_IPV4, 6, 4, 1, self._mac, self._ip, bytes(6), target))
             await asyncio.shield(resolving)
         return self._neighbours[target]
 
@@ -232,7 +138,7 @@ class EmulatedHost:
         if resolving := self._resolving.pop(sender_ip, None):
             resolving.set_result(sender_mac)
         if operation == 1:
-            self._transmit(sender_mac, _TYPE_ARP, _ARP.pack(1, _TYPE_IPV4, 6, 4, 2, self._mac, self._ip, sender_mac, sender_ip))
+            self._transmit(sender_mac, TYPE_ARP, _ARP.pack(1, TYPE_IPV4, 6, 4, 2, self._mac, self._ip, sender_mac, sender_ip))
 
     def _on_ipv4(self, source_mac: bytes, frame: bytes) -> None:
         version, _, length, _, _, _, protocol, _, source, target = _IPV4.unpack_from(frame, 14)
@@ -253,7 +159,7 @@ class EmulatedHost:
         icmp = _ICMP.pack(kind, 0, checksum, identifier, sequence) + data
         fields = (0x45, 0, _IPV4.size + len(icmp), 0, 0, 64, _ICMP_PROTOCOL)
         checksum = _checksum(_IPV4.pack(*fields, 0, self._ip, ip))
-        self._transmit(mac, _TYPE_IPV4, _IPV4.pack(*fields, checksum, self._ip, ip) + icmp)
+        self._transmit(mac, TYPE_IPV4, _IPV4.pack(*fields, checksum, self._ip, ip) + icmp)
 
     def _transmit(self, mac: bytes, ethertype: int, payload: bytes) -> None:
         if self._send:

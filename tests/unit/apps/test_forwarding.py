@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.forwarding import ARP_PRIORITY, Connectivity, plan, serving
-from controller.network.model import Link, Node, parse_end
+from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.refusal import NoRoute
 from controller.services.app import FlowRule, Ledger, Plan, State, cookie
-from topologies.emulation.flow_table import FlowTable
+from controller.southbound.openflow.codec import encode
+from controller.southbound.openflow.messages import FlowCommand, FlowMod
+from topologies.emulation.openflow.fabric import Fabric
+from topologies.emulation.openflow.pipeline import Pipeline
 
 HOSTS = ("h1", "h2", "h3")
 
@@ -78,24 +81,17 @@ def packet(sender: str, target: str) -> bytes:
 
 
 def sent(network: Topology, plans: list[Plan], frame: bytes, host: str) -> list[str]:
-    """The hosts at which a frame from a host comes out, walking wire by wire."""
-    tables = {
-        name: FlowTable.of(item for each in plans for item in each.desired.get(name, ()) if isinstance(item, FlowRule))
-        for name, _ in network.nodes("openflow-switch")
+    """The hosts at which a frame from a host comes out."""
+    links = [link for link in network.links("ethernet") if network.usable(link)]
+    ends = [((link.a.node, int(link.a.port or 0)), (link.b.node, int(link.b.port or 0))) for link in links]
+    switches = {
+        name: Pipeline(port for pair in ends for node, port in pair if node == name) for name, _ in network.nodes("openflow-switch")
     }
-    wires = {str(a): b for link in network.links("ethernet") if network.usable(link) for a, b in ((link.a, link.b), (link.b, link.a))}
-    ports = {name: [int(parse_end(end).port or 0) for end in wires if parse_end(end).node == name] for name in tables}
-    arrived: list[str] = []
-    queue = [(wires[f"{host}:1"], frame)]
-    for _ in range(100):
-        if not queue:
-            return arrived
-        at, frame = queue.pop()
-        if at.node not in tables:
-            arrived.append(at.node)
-            continue
-        queue += [(wires[f"{at.node}:{port}"], out) for port, out in tables[at.node].forward(frame, int(at.port or 0), ports[at.node])]
-    raise AssertionError("the frame goes round and round")
+    for name, switch in switches.items():
+        for item in (item for each in plans for item in each.desired.get(name, ())):
+            assert isinstance(item, FlowRule)
+            switch.apply(encode(FlowMod(FlowCommand.ADD, item)))
+    return [name for name, _ in Fabric(switches, ends).send(frame, (host, 1)).arrived]
 
 
 @given(networks())

@@ -19,7 +19,7 @@ Action = Any
 Instruction = Any
 
 RESERVED = frozenset({ofp.OFPP_IN_PORT, ofp.OFPP_FLOOD, ofp.OFPP_ALL, ofp.OFPP_CONTROLLER})
-_READ_ONLY = frozenset({"in_port", "in_phy_port", "eth_type", "ip_proto", "sctp_src", "sctp_dst"})
+_READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "sctp_src", "sctp_dst"})
 _INSTRUCTION_SIZES = {ofp.OFPIT_CLEAR_ACTIONS: 8, ofp.OFPIT_GOTO_TABLE: 8, ofp.OFPIT_WRITE_METADATA: 24, ofp.OFPIT_METER: 8}
 _WITH_ACTIONS = (ofp.OFPIT_WRITE_ACTIONS, ofp.OFPIT_APPLY_ACTIONS)
 _EXECUTION = (
@@ -83,6 +83,8 @@ def parse_instructions(data: bytes, offset: int, end: int, table: int, match: Ma
     """
     found: dict[int, Instruction] = {}
     for kind, at, length in records(data, offset, end, (ofp.OFPET_BAD_INSTRUCTION, ofp.OFPBIC_BAD_LEN)):
+        if kind == ofp.OFPIT_EXPERIMENTER:
+            raise OpenFlowError(ofp.OFPET_BAD_INSTRUCTION, ofp.OFPBIC_BAD_EXPERIMENTER)
         if kind not in _EXECUTION:
             raise OpenFlowError(ofp.OFPET_BAD_INSTRUCTION, ofp.OFPBIC_UNKNOWN_INST)
         if kind in found:

@@ -71,9 +71,13 @@ class GroupTable:
             raise _failed(ofp.OFPGMFC_BAD_TYPE)
         if group.kind == ofp.OFPGT_INDIRECT and len(group.buckets) != 1:
             raise _failed(ofp.OFPGMFC_INVALID_GROUP)
-        if any(bucket.watch_group not in (ofp.OFPG_ANY, *self._groups) for bucket in group.buckets):
-            raise _failed(ofp.OFPGMFC_BAD_WATCH)
+        if group.kind != ofp.OFPGT_SELECT and any(bucket.weight for bucket in group.buckets):
+            raise _failed(ofp.OFPGMFC_INVALID_GROUP)
         if group.kind == ofp.OFPGT_FF and not all(map(_watches, group.buckets)):
+            raise _failed(ofp.OFPGMFC_INVALID_GROUP)
+        if group.kind in (ofp.OFPGT_ALL, ofp.OFPGT_INDIRECT) and any(map(_watches, group.buckets)):
+            raise _failed(ofp.OFPGMFC_WATCH_UNSUPPORTED)
+        if any(bucket.watch_group not in (ofp.OFPG_ANY, group.number, *self._groups) for bucket in group.buckets):
             raise _failed(ofp.OFPGMFC_BAD_WATCH)
         if command == ofp.OFPGC_ADD and group.number in self:
             raise _failed(ofp.OFPGMFC_GROUP_EXISTS)

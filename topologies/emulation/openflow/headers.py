@@ -48,7 +48,7 @@ class Layout:
     """Whether that checksum covers the IP addresses."""
 
 
-def _number(frame: bytes, offset: int, length: int) -> int:
+def _number(frame: bytes | bytearray, offset: int, length: int) -> int:
     return int.from_bytes(frame[offset : offset + length])
 
 
@@ -182,7 +182,7 @@ def _neighbour_discovery(found: Layout, frame: bytes, offset: int, end: int) -> 
 def headers(frame: bytes, in_port: int, metadata: int = 0) -> dict[str, int]:
     """The values that a match sees, by OXM name. A field whose header the frame has, but cut short, is 0."""
     found = layout(frame)
-    values = {"in_port": in_port, "in_phy_port": in_port, "metadata": metadata, "tunnel_id": 0, "vlan_vid": 0}
+    values = {"in_port": in_port, "metadata": metadata, "tunnel_id": 0, "vlan_vid": 0}
     for name, slot in found.slots.items():
         values[name] = (_number(frame, slot.offset, slot.length) & slot.mask) >> slot.shift
     if "vlan_pcp" in values:

@@ -18,7 +18,6 @@ Match = dict[str, Bits]
 
 _ND_SOLICITATION, _ND_ADVERTISEMENT = 135, 136
 _NEEDED: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
-    "in_phy_port": (("in_port", ()),),
     "vlan_pcp": (("vlan_vid", ()),),
     **dict.fromkeys(("ip_dscp", "ip_ecn", "ip_proto"), (("eth_type", (TYPE_IPV4, TYPE_IPV6)),)),
     **dict.fromkeys(("ipv4_src", "ipv4_dst"), (("eth_type", (TYPE_IPV4,)),)),
@@ -68,8 +67,8 @@ def parse_field(data: bytes, offset: int, end: int, *, error: int, kinds: tuple[
     return name, value, int.from_bytes(packed_mask) if masked else None, after
 
 
-def parse_match(data: bytes, offset: int) -> tuple[Match, messages.OFPMatch, int]:
-    """The match at `offset`: its bits, os-ken's object, and where what follows begins. OpenFlowError (BAD_MATCH) when it is wrong."""
+def parse_match(data: bytes, offset: int) -> tuple[Match, int]:
+    """The match at `offset`, and where what follows begins. OpenFlowError (BAD_MATCH) when it is wrong."""
     if len(data) < offset + 4:
         raise OpenFlowError(ofp.OFPET_BAD_MATCH, ofp.OFPBMC_BAD_LEN)
     kind, length = struct.unpack_from("!HH", data, offset)
@@ -85,26 +84,40 @@ def parse_match(data: bytes, offset: int) -> tuple[Match, messages.OFPMatch, int
         name, value, mask, at = parse_field(data, at, end, error=ofp.OFPET_BAD_MATCH, kinds=kinds)
         if name in match:
             raise OpenFlowError(ofp.OFPET_BAD_MATCH, ofp.OFPBMC_DUP_FIELD)
-        whole = (1 << _WIDTHS.get(name, 8 * ofp.oxm_get_field_info_by_name(name)[1].size)) - 1
+        whole = _whole(name)
         if mask is None:
             mask = whole
         elif name not in _MASKABLE and mask & whole not in (0, whole):
             raise OpenFlowError(ofp.OFPET_BAD_MATCH, ofp.OFPBMC_BAD_MASK)
         elif value & ~mask:
             raise OpenFlowError(ofp.OFPET_BAD_MATCH, ofp.OFPBMC_BAD_WILDCARDS)
-        elif name == "vlan_vid" and not mask & VLAN_PRESENT:
-            mask &= whole
         if missing(name, match):
             raise OpenFlowError(ofp.OFPET_BAD_MATCH, ofp.OFPBMC_BAD_PREREQ)
         match[name] = value, mask & whole
-    return {name: bits for name, bits in match.items() if bits[1]}, messages.OFPMatch.parser(data, offset), after
+    return {name: bits for name, bits in match.items() if bits[1]}, after
+
+
+def encode_match(match: Match) -> bytes:
+    """The match as os-ken encodes it."""
+    fields = []
+    for name, (value, mask) in match.items():
+        number, kind = ofp.oxm_get_field_info_by_name(name)
+        packed_mask = None if mask == _whole(name) else mask.to_bytes(kind.size)
+        fields.append(ofp.oxm_to_user(number, value.to_bytes(kind.size), packed_mask))
+    data = bytearray()
+    messages.OFPMatch(_ordered_fields=fields).serialize(data, 0)
+    return bytes(data)
+
+
+def _whole(name: str) -> int:
+    return (1 << int(_WIDTHS.get(name, 8 * ofp.oxm_get_field_info_by_name(name)[1].size))) - 1
 
 
 def missing(name: str, match: Mapping[str, Bits]) -> bool:
     """Whether a field's prerequisite is not in the match."""
     for needed, values in _NEEDED.get(name, ()):
         value, mask = match.get(needed, (0, 0))
-        if values and value not in values or not mask:
+        if (values and value not in values) or not mask:
             return True
         if needed == "vlan_vid" and not value & VLAN_PRESENT:
             return True

@@ -69,6 +69,8 @@ def checked(meter: Meter) -> Meter:
     known = ofp.OFPMF_KBPS | ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
     if units not in (ofp.OFPMF_KBPS, ofp.OFPMF_PKTPS) or meter.flags & ~known:
         raise failed(ofp.OFPMMFC_BAD_FLAGS)
+    if not meter.bands:
+        raise failed(ofp.OFPMMFC_OUT_OF_BANDS)
     for band in meter.bands:
         if band.type != ofp.OFPMBT_DROP:
             raise failed(ofp.OFPMMFC_BAD_BAND)

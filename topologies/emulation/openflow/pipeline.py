@@ -28,16 +28,14 @@ from topologies.emulation.openflow.groups import Choose, GroupTable, by_addresse
 from topologies.emulation.openflow.match import matches, parse_match
 from topologies.emulation.openflow.meters import Meter, failed
 from topologies.emulation.openflow.requests import fields, parse_group_mod, parse_meter_mod
-from topologies.emulation.openflow.tables import Entry, FlowTables, TableCounters, serialized
+from topologies.emulation.openflow.tables import Entry, FlowTables, TableCounters
 
 PROTOCOL = ofproto_protocol.ProtocolDesc(version=ofp.OFP_VERSION)
 """What os-ken's messages want as their datapath."""
 Outputs = list[tuple[int, bytes]]
 """Frames with the ports they leave by; a port may be `OFPP_CONTROLLER`."""
 
-_FLOW_FLAGS = (
-    ofp.OFPFF_SEND_FLOW_REM | ofp.OFPFF_CHECK_OVERLAP | ofp.OFPFF_RESET_COUNTS | ofp.OFPFF_NO_PKT_COUNTS | ofp.OFPFF_NO_BYT_COUNTS
-)
+_FLOW_FLAGS = ofp.OFPFF_SEND_FLOW_REM | ofp.OFPFF_CHECK_OVERLAP | ofp.OFPFF_RESET_COUNTS | ofp.OFPFF_NO_PKT_COUNTS | ofp.OFPFF_NO_BYT_COUNTS
 _PACKET_OUT_PORTS = RESERVED | {ofp.OFPP_TABLE}
 
 
@@ -85,7 +83,11 @@ class Passage:
 
 
 class _TtlExpired(Exception):
-    """There is no TTL left to take."""
+    """There is no TTL left to take from a frame."""
+
+    def __init__(self, frame: bytes) -> None:
+        super().__init__()
+        self.frame = frame
 
 
 class Pipeline:
@@ -107,7 +109,9 @@ class Pipeline:
         OpenFlowError when the standard has it refused; then nothing has changed.
         """
         data = to_bytes(message)
-        kind = data[1] if len(data) >= ofp.OFP_HEADER_SIZE else -1
+        _, kind, length, _ = fields(ofp.OFP_HEADER_PACK_STR, data, 0)
+        if length != len(data):
+            raise OpenFlowError(ofp.OFPET_BAD_REQUEST, ofp.OFPBRC_BAD_LEN)
         if kind == ofp.OFPT_FLOW_MOD:
             return self._flow_mod(data, now_s)
         if kind == ofp.OFPT_GROUP_MOD:
@@ -167,30 +171,29 @@ class Pipeline:
     def _through_tables(self, frame: bytes, passage: Passage) -> None:
         action_set: list[Action] = []
         table: int | None = 0
-        try:
-            while table is not None:
-                entry = self._lookup(table, frame, passage)
-                if entry is None:
-                    break
-                table = None
-                for instruction in entry.instructions:
-                    if instruction.type == ofp.OFPIT_METER:
-                        if not self.meters[instruction.meter_id].passes(len(frame), passage.now_s):
-                            return
-                    elif instruction.type == ofp.OFPIT_APPLY_ACTIONS:
+        while table is not None and (entry := self._lookup(table, frame, passage)):
+            table = None
+            for instruction in entry.instructions:
+                if instruction.type == ofp.OFPIT_METER:
+                    if not self.meters[instruction.meter_id].passes(len(frame), passage.now_s):
+                        return
+                elif instruction.type == ofp.OFPIT_APPLY_ACTIONS:
+                    try:
                         frame = self._apply_list(instruction.actions, frame, passage)
-                    elif instruction.type == ofp.OFPIT_CLEAR_ACTIONS:
-                        action_set = []
-                    elif instruction.type == ofp.OFPIT_WRITE_ACTIONS:
-                        action_set = action_set + instruction.actions
-                    elif instruction.type == ofp.OFPIT_WRITE_METADATA:
-                        mask = instruction.metadata_mask
-                        passage.metadata = passage.metadata & ~mask | instruction.metadata & mask
-                    else:
-                        table = instruction.table_id
+                    except _TtlExpired as expired:
+                        frame = expired.frame
+                        break  # as in Open vSwitch, what earlier tables wrote into the action set still holds
+                elif instruction.type == ofp.OFPIT_CLEAR_ACTIONS:
+                    action_set = []
+                elif instruction.type == ofp.OFPIT_WRITE_ACTIONS:
+                    action_set = action_set + instruction.actions
+                elif instruction.type == ofp.OFPIT_WRITE_METADATA:
+                    mask = instruction.metadata_mask
+                    passage.metadata = passage.metadata & ~mask | instruction.metadata & mask
+                else:
+                    table = instruction.table_id
+        with suppress(_TtlExpired):
             self._execute(in_order(action_set), frame, passage)
-        except _TtlExpired:
-            return
 
     def _lookup(self, table: int, frame: bytes, passage: Passage) -> Entry | None:
         seen = headers.headers(frame, passage.in_port, passage.metadata)
@@ -227,7 +230,7 @@ class Pipeline:
                 lower = headers.dec_ttl(frame)
                 if lower is None:
                     self._to_controller(frame, passage, ofp.OFPR_INVALID_TTL, ofp.OFPCML_NO_BUFFER)
-                    raise _TtlExpired
+                    raise _TtlExpired(frame)
                 frame = lower
         return frame
 
@@ -278,10 +281,8 @@ class Pipeline:
         for index in self.groups.chosen(group, frame):
             _count(group.bucket_counts[index], frame)
             metadata = passage.metadata
-            try:
+            with suppress(_TtlExpired):  # it is this bucket's copy of the frame that ends
                 self._execute(in_order(group.buckets[index].actions), frame, passage)
-            except _TtlExpired:
-                pass  # of this bucket's copy of the frame
             passage.metadata = metadata
         passage.groups.pop()
 
@@ -296,26 +297,21 @@ class Pipeline:
         deleting = command in (ofp.OFPFC_DELETE, ofp.OFPFC_DELETE_STRICT)
         if table >= self.tables.count and not (deleting and table == ofp.OFPTT_ALL):
             raise OpenFlowError(ofp.OFPET_FLOW_MOD_FAILED, ofp.OFPFMFC_BAD_TABLE_ID)
-        match, os_ken_match, offset = parse_match(data, ofp.OFP_FLOW_MOD_SIZE - 8)
+        match, offset = parse_match(data, ofp.OFP_FLOW_MOD_SIZE - 8)
         if flags & ~_FLOW_FLAGS:
             raise OpenFlowError(ofp.OFPET_FLOW_MOD_FAILED, ofp.OFPFMFC_BAD_FLAGS)
         strict = priority if command in (ofp.OFPFC_MODIFY_STRICT, ofp.OFPFC_DELETE_STRICT) else None
         if deleting:
-            gone = self.tables.select(
-                table, match, strict, cookie=cookie, cookie_mask=cookie_mask, out_port=out_port, out_group=out_group
-            )
+            gone = self.tables.select(table, match, strict, cookie=cookie, cookie_mask=cookie_mask, out_port=out_port, out_group=out_group)
             return self._remove(gone, ofp.OFPRR_DELETE)
         instructions = parse_instructions(data, offset, len(data), table, match, self._holdings)
         if buffer != ofp.OFP_NO_BUFFER:
             raise OpenFlowError(ofp.OFPET_BAD_REQUEST, ofp.OFPBRC_BUFFER_UNKNOWN)
         if command == ofp.OFPFC_ADD:
-            match_bytes = serialized([os_ken_match])
-            entry = Entry(table, priority, match, instructions, cookie, flags, idle_s, hard_s, match_bytes, now_s, now_s)
-            self.tables.add(entry)
+            self.tables.add(Entry(table, priority, match, instructions, cookie, flags, idle_s, hard_s, now_s, now_s))
             return []
-        instruction_bytes = serialized(instructions)
         for entry in self.tables.select(table, match, strict, cookie=cookie, cookie_mask=cookie_mask):
-            entry.instructions, entry.instruction_bytes = instructions, instruction_bytes
+            entry.instructions = instructions
             if flags & ofp.OFPFF_RESET_COUNTS:
                 entry.packets = entry.bytes = 0
         return []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from os_ken.ofproto import ofproto_v1_3 as ofp
 
-from topologies.emulation.openflow.actions import Instruction, actions_of
+from topologies.emulation.openflow.actions import Action, Instruction, actions_of
 from topologies.emulation.openflow.errors import OpenFlowError
 from topologies.emulation.openflow.match import Match, overlap, within
 
@@ -37,15 +37,10 @@ class Entry:
     flags: int = 0
     idle_timeout_s: int = 0
     hard_timeout_s: int = 0
-    match_bytes: bytes = b""
     added_s: float = 0.0
     used_s: float = 0.0
     packets: int = 0
     bytes: int = 0
-    instruction_bytes: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.instruction_bytes = serialized(self.instructions)
 
     @property
     def key(self) -> Key:
@@ -72,6 +67,11 @@ class Entry:
     def _all_actions(self) -> list[Instruction]:
         return [action for kind in _ACTION_LISTS for action in actions_of(self.instructions, kind)]
 
+    def __str__(self) -> str:
+        match = ",".join(f"{name}={value:#x}/{mask:#x}" for name, (value, mask) in sorted(self.match.items()))
+        told = " ".join(map(_instruction_text, self.instructions))
+        return f"table={self.table},cookie={self.cookie:#x},priority={self.priority},{match} {told}"
+
     def count(self, size: int, now_s: float) -> None:
         self.packets += not self.flags & ofp.OFPFF_NO_PKT_COUNTS
         self.bytes += 0 if self.flags & ofp.OFPFF_NO_BYT_COUNTS else size
@@ -84,6 +84,25 @@ class Entry:
         if self.idle_timeout_s and now_s - self.used_s >= self.idle_timeout_s:
             return int(ofp.OFPRR_IDLE_TIMEOUT)
         return None
+
+
+def _instruction_text(instruction: Instruction) -> str:
+    if hasattr(instruction, "actions"):
+        kinds = {ofp.OFPIT_APPLY_ACTIONS: "apply", ofp.OFPIT_WRITE_ACTIONS: "write", ofp.OFPIT_CLEAR_ACTIONS: "clear"}
+        return f"{kinds[instruction.type]}({','.join(map(_action_text, instruction.actions))})"
+    if instruction.type == ofp.OFPIT_WRITE_METADATA:
+        return f"metadata({instruction.metadata:#x}/{instruction.metadata_mask:#x})"
+    return f"goto({instruction.table_id})" if instruction.type == ofp.OFPIT_GOTO_TABLE else f"meter({instruction.meter_id})"
+
+
+def _action_text(action: Action) -> str:
+    if action.type == ofp.OFPAT_SET_FIELD:
+        return f"set_field:{action.key}={action.value}"
+    name = type(action).__name__.removeprefix("OFPAction")
+    argument = next(
+        (getattr(action, name) for name in ("port", "group_id", "ethertype", "nw_ttl", "queue_id") if hasattr(action, name)), ""
+    )
+    return f"{name}:{argument}"
 
 
 @dataclass(slots=True)
@@ -121,7 +140,7 @@ class FlowTables:
         OpenFlowError: TABLE_FULL, or OVERLAP when OFPFF_CHECK_OVERLAP is set and another entry of its priority could match the same frame.
         """
         old = self._entries.get(entry.key)
-        if entry.flags & ofp.OFPFF_CHECK_OVERLAP:
+        if old is None and entry.flags & ofp.OFPFF_CHECK_OVERLAP:
             peers = (other for other in self.ordered(entry.table) if other.priority == entry.priority)
             if any(overlap(entry.match, other.match) for other in peers):
                 raise OpenFlowError(ofp.OFPET_FLOW_MOD_FAILED, ofp.OFPFMFC_OVERLAP)

@@ -41,7 +41,7 @@ from controller.southbound.openflow.messages import (
     Raw,
 )
 from topologies.emulation import pki
-from topologies.emulation.flow_table import Entry
+from topologies.emulation.openflow.tables import Entry
 from topologies.emulation.openflow_switch import EmulatedSwitch
 
 OURS = 0xBE11 << 48
@@ -166,7 +166,7 @@ async def test_a_rule_of_the_same_match_is_replaced() -> None:
 async def test_foreign_rules_are_reported_and_kept() -> None:
     async with network() as net:
         driver, switch = await net.pair()
-        switch.table.add(Entry(5, {}, (("output", 2),), cookie=7, match_bytes=bytes.fromhex("0001000400000000")))
+        switch.pipeline.tables.add(Entry(0, 5, {}, [], cookie=7))
         actual = frozenset((await driver.read()).items)
         (foreign,) = actual
         change = diff("s1", actual, frozenset({FLOOD}), frozenset())
@@ -185,7 +185,7 @@ async def test_a_removal_spares_what_took_the_rules_place() -> None:
     async with network() as net:
         driver, switch = await net.pair()
         await driver.apply(Diff("s1", add=(FLOOD,)))
-        switch.table.add(Entry(1, {}, (), cookie=7))
+        switch.pipeline.tables.add(Entry(0, 1, {}, [], cookie=7))
         await driver.apply(Diff("s1", remove=(FLOOD,)))
         assert [entry.cookie for entry in switch.flows()] == [7]
 
@@ -195,13 +195,13 @@ async def test_a_refusal_names_the_rule_and_the_error() -> None:
         driver, _ = await net.pair(capacity=1)
         bad_port = FlowRule(3, (("in_port", 1),), (("output", 9),), OURS)
         no_type = FlowRule(4, (("ipv4_dst", "10.0.0.1"),), (("output", 1),), OURS)
-        other_table = FlowRule(5, (), (("output", 1),), OURS, table=7)
+        other_table = FlowRule(5, (), (("output", 1),), OURS, table=254)
         with pytest.raises(Refused) as caught:
             await driver.apply(Diff("s1", add=(FLOOD, bad_port, no_type, other_table, MASKED)))
         text = str(caught.value)
         assert "table 0 priority 3 in_port=1: BAD_ACTION/BAD_OUT_PORT" in text
         assert "priority 4 ipv4_dst=10.0.0.1: BAD_MATCH/BAD_PREREQ" in text
-        assert "table 7 priority 5 any: FLOW_MOD_FAILED/BAD_TABLE_ID" in text
+        assert "table 254 priority 5 any: FLOW_MOD_FAILED/BAD_TABLE_ID" in text
         assert "priority 100" in text
         assert "FLOW_MOD_FAILED/TABLE_FULL" in text
         assert (await driver.read()).items == {FLOOD}
