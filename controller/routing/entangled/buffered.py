@@ -282,26 +282,30 @@ class _Branching:
             if steps > MOST_STEPS:
                 proven = False
                 break
-            proven = self._halve(interval) and proven
+            proven = self._narrow(interval) and proven
         if self._path is None:
             return None
         return _Found(self._path, self._hz, self._known, self._root, proven)
 
-    def _halve(self, interval: _Interval) -> bool:
-        """Look at both halves of an interval; false where its one threshold is left undecided."""
+    def _narrow(self, interval: _Interval) -> bool:
+        """Look further up in an interval if its low end is of no use any more, else at both halves; false if one threshold is left undecided."""
         low, high, bounds, between = self._raised(interval), interval.high, interval.bounds, interval.between
         if between is None and high <= _NARROW * low:
             edges = self._search.offers.edges
             between = thresholds(edges.indptr, edges.indices, edges.edge, self._rate, bounds.first, low, high)
-        if between is None:
-            middle = below = math.sqrt(low) * math.sqrt(high)
-        else:
+        if between is not None:
             between = between[(between > low) & (between <= high)]
             if not between.size:
                 if high > low == interval.low and not self._fastest:
                     self._look(low, low, bounds, between)
                     return True
                 return low > interval.low or self._promise(interval.path, low) >= self._value - ROUNDING
+        if low > interval.low:
+            self._look(low if between is None else float(between.min()), high, bounds, between)
+            return True
+        if between is None:
+            middle = below = math.sqrt(low) * math.sqrt(high)
+        else:
             middle = float(np.partition(between, between.size // 2)[between.size // 2])
             below = float(between[between < middle].max(initial=low))
         self._look(middle, high, bounds, between)

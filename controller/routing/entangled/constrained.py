@@ -99,31 +99,32 @@ class Problem:
 
 def constrained(problem: Problem) -> tuple[Path, Bounds] | None:
     """The best path and bounds from `start`; None when there is none below the cutoff. The path's bound tells whether it is proven best."""
-    limit, cutoff, known = problem.limit + ROUNDING / 2, problem.cutoff, problem.known
-    ahead, second, thrifty = known.first, known.second, None
-    if (budget := problem.budget) is not None:
-        if known.both is not None:
-            sums = problem.aim.plus(known.slope, budget)
-            both, path = problem.explore(sums, known.both, cutoff + known.slope * limit + ROUNDING)
-            if path is None:
-                return None
-            cutoff = min(cutoff, problem.consider(path))
-            ahead, second = np.where(both < math.inf, (ahead, second), math.inf)
-            known = replace(known, first=ahead, second=second)
-            problem = replace(problem, known=known)
+    limit, cutoff, known, thrifty = problem.limit + ROUNDING / 2, problem.cutoff, problem.known, None
+    ahead, second = known.first, known.second
+    if (budget := problem.budget) is not None and known.both is not None:
+        both, path = problem.explore(problem.aim.plus(known.slope, budget), known.both, cutoff + known.slope * limit + ROUNDING)
+        if path is None:
+            return None
+        cutoff = min(cutoff, problem.consider(path))
+        ahead, second = np.where(both < math.inf, (ahead, second), math.inf)
+    if budget is not None and cutoff == math.inf:
         second, thrifty = problem.explore(budget, second, limit)
         if thrifty is None:
             return None
-        cutoff = min(cutoff, problem.consider(thrifty))
-        ahead = np.where(second < math.inf, known.first, math.inf)
-    first, cheap = problem.explore(problem.aim, ahead, cutoff + ROUNDING, math.inf if thrifty else problem.slack)
+        cutoff = problem.consider(thrifty)
+        ahead = np.where(second < math.inf, ahead, math.inf)
+    first, cheap = problem.explore(problem.aim, ahead, cutoff + ROUNDING, math.inf if budget else problem.slack)
     if cheap is None or not cheap.cost < cutoff:
         return None
-    bounds = Bounds(problem.start, first, second)
-    if thrifty is None or cheap.spent <= limit:
+    if budget is None or cheap.spent <= limit:
         problem.consider(cheap)
-        return cheap, bounds
-    return _close_gap(problem, bounds, limit, cutoff, cheap, thrifty)
+        return cheap, Bounds(problem.start, first, second if thrifty else np.where(first < math.inf, 0.0, math.inf))
+    if thrifty is None:
+        second, thrifty = problem.explore(budget, np.where(first < math.inf, second, math.inf), limit)
+        if thrifty is None:
+            return None
+        cutoff = min(cutoff, problem.consider(thrifty))
+    return _close_gap(problem, Bounds(problem.start, first, second), limit, cutoff, cheap, thrifty)
 
 
 def _close_gap(problem: Problem, bounds: Bounds, limit: float, cutoff: float, cheap: Path, thrifty: Path) -> tuple[Path, Bounds] | None:
@@ -131,7 +132,7 @@ def _close_gap(problem: Problem, bounds: Bounds, limit: float, cutoff: float, ch
     aim, budget, known = problem.aim, problem.budget, problem.known
     assert budget is not None
     both, slope = bounds.first, 0.0
-    ahead = np.where(bounds.first < math.inf, known.first, math.inf)
+    ahead = np.where(bounds.second < math.inf, np.where(bounds.first < math.inf, known.first, math.inf), math.inf)
     over, under, bound = cheap, thrifty, cheap.cost
     while over.spent > under.spent and under.cost > over.cost and limit > thrifty.spent + ROUNDING:
         rate = (under.cost - over.cost) / (over.spent - under.spent)

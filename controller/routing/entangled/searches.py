@@ -58,7 +58,7 @@ def explore(
             further = so_far + factor * cost[edge[entry], times]
             if further < found[there]:
                 key = further + leaving[there] + ahead[there]
-                if key <= limit:
+                if key <= limit and key < np.inf:
                     found[there] = further
                     before[there] = edge[entry]
                     size = push(keys, items, place, size, key, there)
