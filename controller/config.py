@@ -88,18 +88,33 @@ class Settings(BaseModel):
 
 
 def load(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in a file, as overridden by the environment. WrongSettings says everything that is wrong; OSError when unreadable."""
+    """The settings in a file, as overridden by the environment.
+
+    Relative paths in the file are relative to it; those in the environment, and the default ones, to where the program was started.
+    WrongSettings says everything that is wrong; OSError when unreadable.
+    """
     try:
         data = yaml.safe_load(file.read_bytes()) or {}
     except yaml.YAMLError as error:
         raise WrongSettings(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise WrongSettings(f"{file}: not a mapping; write network: my-network.yaml and the like")
-    data = _overridden(data, Settings, PREFIX, environment)
+    data = _overridden(_beside(file, data, Settings), Settings, PREFIX, environment)
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
         raise WrongSettings("\n".join(_told(file, each, environment) for each in error.errors())) from None
+
+
+def _beside(file: Path, data: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """The data with every path that is relative put where the file is."""
+    sections, found = dict(_sections(model)), dict(data)
+    for name, value in data.items():
+        if name in sections and isinstance(value, dict):
+            found[name] = _beside(file, value, sections[name])
+        elif name in model.model_fields and isinstance(value, str) and model.model_fields[name].annotation in (Path, Path | None):
+            found[name] = str(file.parent / value)
+    return found
 
 
 def _overridden(data: dict[str, Any], model: type[BaseModel], prefix: str, environment: Mapping[str, str]) -> dict[str, Any]:

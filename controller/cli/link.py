@@ -59,6 +59,19 @@ def drain(server: str, name: str) -> None:
 @link.command()
 @click.argument("name")
 @SERVER
+def disable(server: str, name: str) -> None:
+    """Take a link out of use at once: services that cannot move off it are cut off, and named.
+
+    \b
+    Example:
+      bellhop link disable trunk-a
+    """
+    administer(server, "link", name, "disabled")
+
+
+@link.command()
+@click.argument("name")
+@SERVER
 def enable(server: str, name: str) -> None:
     """Use a link again. A dark fibre counts as mended from now on.
 

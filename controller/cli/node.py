@@ -68,6 +68,19 @@ def drain(server: str, name: str) -> None:
 @node.command()
 @click.argument("name")
 @SERVER
+def disable(server: str, name: str) -> None:
+    """Take a node out of use at once: services that cannot move off it are cut off, and named.
+
+    \b
+    Example:
+      bellhop node disable relay1
+    """
+    administer(server, "node", name, "disabled")
+
+
+@node.command()
+@click.argument("name")
+@SERVER
 def enable(server: str, name: str) -> None:
     """Use a node again.
 

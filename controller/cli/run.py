@@ -28,7 +28,7 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
       bellhop run --config controller.yaml --observe
 
     \b
-    A settings file:
+    A settings file, in which paths are relative to it:
       network: my-network.yaml
       store: bellhop.db
       api: {port: 8480}

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from controller.cli.document import OUTPUT, load, print_json, print_table
+from controller.cli.document import load, print_json, print_table
 
 
 @click.command()
@@ -25,6 +25,9 @@ def check(file: str) -> None:
     for link in found.links():
         kinds[f"{link.kind} link"] = kinds.get(f"{link.kind} link", 0) + 1
     click.echo(f"{file}: right: {found.name}: " + ", ".join(f"{count} x {kind}" for kind, count in kinds.items()))
+    for name, node in found.nodes("host"):
+        if lacking := [field for field in ("ip", "mac") if getattr(node, field) is None]:
+            click.echo(f"warning: host {name} has no {' and no '.join(lacking)}, which a connectivity service for it needs")
 
 
 @click.group()
@@ -39,19 +42,24 @@ def topology() -> None:
 
 @topology.command()
 @click.argument("file")
-@OUTPUT
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help="How to print it.")
 def show(file: str, output: str) -> None:
-    """Show the nodes and links of FILE, every figure with its origin.
+    """Show the nodes and links of FILE, every figure with its origin; as YAML, the document it is.
 
     \b
     Examples:
       bellhop topology show secoqc
       bellhop topology show my-network.yaml -o json
+      bellhop topology show topologies/metro.py -o yaml > metro.yaml
     """
+    from controller.network.document import dump
     from controller.network.model import given
     from controller.network.topology import FIGURES
 
     found = load(file)
+    if output == "yaml":
+        click.echo(dump(found), nl=False)
+        return
     if output == "json":
         nodes = {name: given(node) for name, node in found.nodes()}
         links = [

@@ -6,7 +6,7 @@ Each check yields complaints (path in the document, what is wrong, remedy). All 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
 import networkx as nx
@@ -20,10 +20,13 @@ _QUANTUM_ENDS = {"end-node", "trusted-node", "repeater", "source", "satellite", 
 _LIGHT_KINDS = {"fibre", "free-space"}
 
 
-def cross_check(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set[str]) -> list[Complaint]:
-    """Every complaint about how nodes (by name) and links (by position) fit. `names` are all node names, those of faulty nodes too."""
+def cross_check(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set[str], faulty: Collection[str] = ()) -> list[Complaint]:
+    """Every complaint about how nodes (by name) and links (by position) fit. `names` are all node names, those of faulty nodes too; `faulty`
+    are ids of links that are wrong by themselves, about whose absence nobody need complain."""
     return list(
-        chain(_nodes(nodes), _ids(links), _link_ends(nodes, links, names), _ports(nodes, links), _figures(links), _over(nodes, links))
+        chain(
+            _nodes(nodes), _ids(links), _link_ends(nodes, links, names), _ports(nodes, links), _figures(links), _over(nodes, links, faulty)
+        )
     )
 
 
@@ -176,7 +179,7 @@ def _figures(links: Mapping[int, Link]) -> Iterator[Complaint]:
                 yield (*at, "origins", field), f"origins names '{field}', which is no figure of a link", "name one of its figures"
 
 
-def _over(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Complaint]:
+def _over(nodes: Mapping[str, Node], links: Mapping[int, Link], faulty: Collection[str]) -> Iterator[Complaint]:
     by_id = {link.id: link for link in links.values()}
     patched = {(end.node, end.port) for link in links.values() if link.kind in _LIGHT_KINDS for end in (link.a, link.b)}
     for index, link in links.items():
@@ -197,6 +200,8 @@ def _over(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Comp
         glass: nx.Graph[str] = nx.Graph()
         for position, fibre_id in enumerate(link.fibres):
             fibre = by_id.get(fibre_id)
+            if fibre is None and fibre_id in faulty:
+                continue
             if fibre is None:
                 yield (*at, position), f"no link with id '{fibre_id}'", "name a fibre of this document by its id"
             elif fibre.kind not in _LIGHT_KINDS:

@@ -6,7 +6,7 @@ tell (ends that do not exist, modules that do not fit). The lines of faults are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from controller.network import faults
 from controller.network.cross_checks import Complaint, Key, cross_check
 from controller.network.faults import WrongDocument, did_you_mean, told
-from controller.network.model import LINK, LINK_FIELDS, LINK_NAMES, NODE, NODE_FIELDS, NODE_NAMES, Link, Name, Node, given
+from controller.network.model import LINK, LINK_FIELDS, LINK_NAMES, NODE, NODE_FIELDS, NODE_NAMES, Link, Name, Node, default_id, given
 from controller.network.topology import Topology
 
-__all__ = ["WrongDocument", "dump", "load", "parse"]
+__all__ = ["WrongDocument", "assemble", "dump", "load", "parse"]
 
 Part = TypeVar("Part")
 
@@ -36,8 +36,27 @@ def parse(text: bytes | str, file: str = "document", progress: Callable[[int], N
     """Read a network document from text; `file` is what faults are reported under."""
     parts = _Parts()
     data, complaints = faults.read(text, file, ("name", "nodes", "links"), parts.take, progress)
-    faults.refuse(text, file, complaints + parts.complaints + _head(data) + cross_check(parts.nodes, parts.links, parts.names))
+    faults.refuse(
+        text, file, complaints + parts.complaints + _head(data) + cross_check(parts.nodes, parts.links, parts.names, parts.faulty)
+    )
     return Topology(data["name"], parts.nodes, parts.links.values(), data.get("description") or "")
+
+
+def assemble(
+    name: str, nodes: Mapping[str, Any], links: Sequence[Any], description: str = "", *, file: str = "network", lines: Mapping[Key, int]
+) -> Topology:
+    """The topology of entries that a program made, as a document would have them. WrongDocument lists every fault.
+
+    `file` is what faults are reported under, and `lines` says where a part of the network, as ("links", 3), was told.
+    """
+    parts = _Parts()
+    for node, raw in nodes.items():
+        parts.take(("nodes", node), raw)
+    for index, raw in enumerate(links):
+        parts.take(("links", index), raw)
+    head = _head({"name": name, "description": description})
+    faults.refuse_at(lines, file, parts.complaints + head + cross_check(parts.nodes, parts.links, parts.names))
+    return Topology(name, parts.nodes, parts.links.values(), description)
 
 
 def dump(topology: Topology) -> str:
@@ -85,6 +104,8 @@ class _Parts:
         self.names: set[str] = set()
         self.nodes: dict[str, Node] = {}
         self.links: dict[int, Link] = {}
+        self.faulty: set[str] = set()
+        """Ids of links that are not right by themselves, as far as they can be told."""
         self.complaints: list[Complaint] = []
 
     def take(self, key: Key, raw: Any) -> bool:
@@ -104,6 +125,10 @@ class _Parts:
             link = _LINKS.read(raw, key, self.complaints)
             if link is not None:
                 self.links[part] = link
+            elif isinstance(raw, dict):
+                ends = raw.get("ends")
+                told = isinstance(ends, list) and len(ends) == 2 and default_id(str(raw.get("kind")), *map(str, ends))
+                self.faulty.add(str(raw.get("id") or told))
             return True
         return False
 

@@ -61,7 +61,9 @@ def read(
         what = " ".join(str(getattr(error, "problem", None) or error).split())
         raise WrongDocument(file, [Fault(mark.line + 1 if mark else 1, "", f"not YAML: {what}", "correct the syntax")]) from None
     if not isinstance(data, dict):
-        raise WrongDocument(file, [Fault(1, "", "the document is not a mapping", f"start with {', '.join(f'{each}:' for each in sections)}")])
+        raise WrongDocument(
+            file, [Fault(1, "", "the document is not a mapping", f"start with {', '.join(f'{each}:' for each in sections)}")]
+        )
     return data, complaints
 
 
@@ -69,6 +71,12 @@ def refuse(text: bytes | str, file: str, complaints: Collection[Complaint]) -> N
     """Raise WrongDocument if there are complaints. Their lines are looked up in a second reading."""
     if complaints:
         lines = yaml_reader.read(text, wanted={key[:depth] for key, _, _ in complaints for depth in range(len(key) + 1)})[2]
+        refuse_at(lines, file, complaints)
+
+
+def refuse_at(lines: Mapping[Key, int], file: str, complaints: Collection[Complaint]) -> None:
+    """Raise WrongDocument if there are complaints, with the lines that are known."""
+    if complaints:
         raise WrongDocument(file, [Fault(_line(lines, key), _path(key), what, remedy) for key, what, remedy in complaints])
 
 

@@ -90,6 +90,11 @@ def node_of(text: str) -> str:
     return text.partition(":")[0].partition("/")[0]
 
 
+def default_id(kind: str, a: str, b: str) -> str:
+    """The id of a link between these ends that is given none."""
+    return f"{kind}:{node_of(a)}--{node_of(b)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Swap:
     """A repeater's Bell-state measurement: chance to succeed, and fidelity of the output for two perfect inputs."""
@@ -256,8 +261,7 @@ class Link:
 
     def __post_init__(self) -> None:
         if not self.id:
-            a, b = self.nodes
-            object.__setattr__(self, "id", f"{self.kind}:{a}--{b}")
+            object.__setattr__(self, "id", default_id(self.kind, *self.ends))
 
     @field_validator("state")
     @classmethod

@@ -33,11 +33,17 @@ def faults(tmp_path: Path, text: str | bytes, **environment: str) -> list[str]:
 def test_a_whole_file(tmp_path: Path) -> None:
     found = settings(tmp_path, WHOLE)
     assert (found.network, found.store, found.api.host, found.api.port) == (
-        Path("my-network.yaml"), Path("state/bellhop.db"), "127.0.0.1", 9000,
+        tmp_path / "my-network.yaml", tmp_path / "state/bellhop.db", "127.0.0.1", 9000,
     )  # fmt: skip
     assert (found.openflow.host, found.openflow.port) == ("::1", 6633)
     assert found.netconf is not None and found.netconf.username == "operator"
-    assert found.kme is not None and found.kme.ca == Path("ca.crt")
+    assert found.kme is not None and found.kme.ca == tmp_path / "ca.crt" and found.netconf.known_hosts == tmp_path / "known_hosts"
+
+
+def test_paths_are_relative_to_the_file_and_those_of_the_environment_are_not(tmp_path: Path) -> None:
+    found = settings(tmp_path, "network: /etc/n.yaml\nnetconf: {username: u, known_hosts: k, client_key: ../c}", BELLHOP_STORE="here.db")
+    assert (found.network, found.store) == (Path("/etc/n.yaml"), Path("here.db"))
+    assert found.netconf is not None and found.netconf.client_key == tmp_path / "../c"
 
 
 def test_a_network_is_enough(tmp_path: Path) -> None:
@@ -48,7 +54,7 @@ def test_a_network_is_enough(tmp_path: Path) -> None:
 def test_the_environment_comes_first(tmp_path: Path) -> None:
     found = settings(tmp_path, WHOLE, BELLHOP_API_PORT="9001", BELLHOP_STORE="/elsewhere.db", BELLHOP_NETCONF_USERNAME="root")
     assert (found.api.port, found.store) == (9001, Path("/elsewhere.db"))
-    assert found.netconf is not None and (found.netconf.username, found.netconf.known_hosts) == ("root", Path("known_hosts"))
+    assert found.netconf is not None and (found.netconf.username, found.netconf.known_hosts) == ("root", tmp_path / "known_hosts")
 
 
 def test_the_environment_alone_can_give_a_section(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def lay_out(
     Devices listen where the document says, or with `any_ports`, and where it says nothing, on free ports of loopback. With `management`
     each has an address of its own in that network, and listens there on the port that the document says, or the usual one.
     """
+    directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     ports = _Ports()
     managed = addresses(topology, management) if management else {}

@@ -63,7 +63,12 @@ def test_a_folder_does_not_hide_a_shipped_network(tmp_path: Path, monkeypatch: p
 def test_a_file_comes_before_a_shipped_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sandbox").write_text("name: mine\nnodes: {a: {kind: host}}\nlinks: []\n")
-    assert "right: mine: 1 x host" in run("check", "sandbox").stdout
+    told = run("check", "sandbox").stdout.splitlines()
+    assert told == [
+        "sandbox: right: mine: 1 x host",
+        "warning: host a has no ip and no mac, which a connectivity service for it needs",
+    ]
+    assert "warning" not in run("check", "secoqc").stdout
 
 
 def test_a_topology_with_the_origin_of_every_figure() -> None:

@@ -80,6 +80,23 @@ links:
     assert faults(text) == ["net.yaml:6: links[1].over: these fibres do not join a and b, list the fibres from one end to the other"]
 
 
+@pytest.mark.parametrize("name", ["id: f, ends: [a, b]", "ends: [a, b]"])
+def test_a_faulty_fibre_is_told_once_and_not_by_those_that_ride_on_it(name: str) -> None:
+    rider = "f" if "id" in name else "fibre:a--b"
+    text = f"""
+name: n
+nodes: {{a: {{kind: end-node}}, b: {{kind: end-node}}}}
+links:
+  - {{kind: fibre, {name}, length_km: -1}}
+  - {{kind: qkd, ends: [a, b], over: ["{rider}"]}}
+  - {{kind: qkd, id: other, ends: [a, b], over: [elsewhere]}}
+"""
+    assert faults(text) == [
+        "net.yaml:5: links[0].length_km: length_km is -1, give a value of at least 0.0",
+        "net.yaml:7: links[2].over[0]: no link with id 'elsewhere', name a fibre of this document by its id",
+    ]
+
+
 def test_switched_modules_must_fit() -> None:
     text = """
 name: n
