@@ -6,6 +6,7 @@ import errno
 import importlib.resources
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -78,15 +79,26 @@ def find(name: str) -> Path:
     if path.exists():
         return path
     known = sorted(Path(str(each)).stem for each in shipped.iterdir() if each.name.endswith(".yaml"))
-    fail(f"no document '{name}'; give the path of a YAML file, or one of the networks that come with Bellhop: {', '.join(known)}", 2)
+    fail(
+        f"no document '{name}'; give the path of a YAML file or of a Python file with topos, or one of the networks that come with Bellhop: {', '.join(known)}",
+        2,
+    )
 
 
 def load(name: str, *, faults_to_stderr: bool = True) -> Topology:
-    """The topology of a document; a wrong one ends the program with every fault, exit code 2. Large ones show how far they are read."""
+    """The topology of a document, or of a Python file as FILE.py or FILE.py:NAME; large documents show how far they are read.
+
+    A wrong one ends the program with every fault, exit code 2.
+    """
     from controller.network import document
 
-    file = find(name)
+    python = re.fullmatch(r"(.+\.py)(?::([^:/]+))?", name)
+    file = find(python[1] if python else name)
     try:
+        if python:
+            from topologies.emulation import hybrid_topo
+
+            return hybrid_topo.read(file, python[2])
         size = file.stat().st_size
         if size < LARGE_BYTES or not sys.stderr.isatty():
             return document.load(file)
@@ -95,6 +107,8 @@ def load(name: str, *, faults_to_stderr: bool = True) -> Topology:
     except document.WrongDocument as wrong:
         click.echo(str(wrong), err=faults_to_stderr)
         sys.exit(2)
+    except ImportError as error:
+        fail(f"{name}: {error}", 2)
     except OSError as error:
         fail(f"{name}: {error.strerror or error}; a network document is a readable YAML file", 2)
 
