@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import to_json
 
-from controller.services.app import Plan
 from controller.services.index import Index
 from controller.services.ledger import Ledger
 from controller.services.service import SERVICE, Service, promised
@@ -60,18 +60,17 @@ class _Left:
 
 
 _LEFT: TypeAdapter[_Left] = TypeAdapter(_Left)
-_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _NOTHING = Desired()
 
 
 class Book:
     """Services and desired state in the store, with a copy in memory, an index, and the ledger of what the services' plans reserve.
 
-    Every change is one compare-and-set of the store.
+    Every change is one compare-and-set of the store, which writes it soon: who acts on it outside waits until the store is `durable`.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self.services: dict[str, Service] = {}
         self.desired: dict[str, Desired] = {}
         self.leaving: set[str] = set()
@@ -129,17 +128,17 @@ class Book:
     def _commit(self, services: Mapping[str, Service | None], desired: Mapping[str, Desired]) -> None:
         changes: dict[str, Any] = {}
         for name, service in services.items():
-            changes[f"service/{name}"] = None if service is None else SERVICE.dump_python(service, mode="json", exclude={"plan"})
+            changes[f"service/{name}"] = None if service is None else to_json(service, exclude={"plan"}, inf_nan_mode="constants")
             before, after = (None if each is None else each.plan for each in (self.services.get(name), service))
             if after is not before or (
                 after is not None and f"plan/{name}" not in self._revisions
             ):  # long, and the same through many states
-                changes[f"plan/{name}"] = None if after is None else _PLAN.dump_python(after, mode="json")
+                changes[f"plan/{name}"] = None if after is None else to_json(after, inf_nan_mode="constants")
         for device, each in desired.items():
             if each.absent != self.of(device).absent:
-                changes[f"desired/{device}"] = _LEFT.dump_python(_Left(each.absent), mode="json") if each.absent else None
+                changes[f"desired/{device}"] = to_json(_Left(each.absent), inf_nan_mode="constants") if each.absent else None
         if changes:
-            self.revision = self._store.commit(changes, {key: self._revisions.get(key, 0) for key in changes})
+            self.revision = self.store.commit(changes, {key: self._revisions.get(key, 0) for key in changes})
         for key, value in changes.items():
             if value is None:
                 self._revisions.pop(key, None)

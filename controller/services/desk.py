@@ -94,7 +94,9 @@ class Desk:
             family = await self._plans.drafted(self._plans.draft(kind, request, name, priority, start_s, end_s))
             self._plans.deliver(family)
             self._wake.set()  # a shared companion may have to start
-            return self.book.services[family[0].id]
+            created = self.book.services[family[0].id]
+        await self.store.durable()
+        return created
 
     async def dry_run(self, kind: str, request: dict[str, Any], **options: Any) -> tuple[Service, list[Diff]]:
         """What `create` would do: the planned service, and per device the difference it would make now. Nothing changes."""
@@ -126,7 +128,9 @@ class Desk:
             if name not in self.book.services:
                 raise UnknownService(name)
             self._remove([name])
-            return self.book.services[name]
+            leaving = self.book.services[name]
+        await self.store.durable()
+        return leaving
 
     async def administer(self, subject: str, name: str, admin: Admin) -> tuple[list[str], dict[str, str]]:
         """Enable, drain or disable a node or link; services on it are moved off. Returns those moved, and those that cannot move with why."""
@@ -139,9 +143,10 @@ class Desk:
         if subject == "link" and admin == "enabled":  # the operator's word that a cut fibre is mended, where no light can say so
             self._link_is_up(name)
         async with self._planning:
-            if admin == "enabled":
-                return await self._plans.replan(service.id for service in self._judge.waiting())
-            return await self._plans.replan(self._judge.touching({name}))
+            concerned = [each.id for each in self._judge.waiting()] if admin == "enabled" else self._judge.touching({name})
+            outcome = await self._plans.replan(concerned)
+        await self.store.durable()
+        return outcome
 
     def _may_write(self) -> None:
         if self.reconciler.observe:

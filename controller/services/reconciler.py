@@ -111,6 +111,7 @@ class Reconciler:
                 if not each.empty:
                     work[name] = self._parts(each, held)
                     await turn.pause()
+            await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused)
         await self.settled(frozenset(diffs), refused)

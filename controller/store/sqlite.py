@@ -1,13 +1,18 @@
 """The embedded store: keys to JSON values in one SQLite file, changed by compare-and-set, one revision per change.
 
-Writers wait for the disk (synchronous=FULL): when `commit` returns, the change survives a power cut.
+`commit` decides at once and does not wait: a thread writes what was committed, in its order; what comes while it writes goes into one
+transaction. What was committed before `durable` was called survives a power cut when that returns (synchronous=FULL). A crash loses the
+latest revisions at most, and never a part of one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +37,10 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """One SQLite file. Methods block for a disk write at most; one process writes at a time, a second one is refused at opening."""
+    """One SQLite file. One process has it open, a second one is refused; one thread of that process calls these methods.
+
+    When a write fails, what was committed since the last one is lost: `durable`, `flush` and every `commit` raise StoreError from then on.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +56,9 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             self._prepare()
             self._db.execute("COMMIT")
+            self.revision = int(self._db.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0])
+            """The number of the last change."""
+            self._revisions: dict[str, int] = dict(self._db.execute("SELECT key, revision FROM entry").fetchall())
         except StoreError:
             self._db.close()
             raise
@@ -56,6 +67,14 @@ class Store:
             if "locked" in str(error):
                 raise StoreError(f"{path} is in use by another controller; stop it, or give this one a store of its own") from None
             raise StoreError(f"{path} cannot be used as a store: {error}; move it away to start anew") from None
+        self._lock = threading.Lock()
+        self._pending: dict[str, str | None] = {}
+        """What is to be written next, by key; the last value of each."""
+        self._failure: StoreError | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._written: Future[None] = Future()
+        """Done when all that was committed is on the disk."""
+        self._written.set_result(None)
 
     def _prepare(self) -> None:
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT")
@@ -69,43 +88,76 @@ class Store:
             )
 
     def close(self) -> None:
+        """Write what is left to be written, then close the file."""
+        self._writer.shutdown(wait=True)
         self._db.close()
 
-    @property
-    def revision(self) -> int:
-        """The number of the last change."""
-        return int(self._db.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0])
-
     def read(self, prefix: str = "") -> dict[str, Entry]:
-        """Every entry whose key starts so, by key."""
+        """Every entry whose key starts so, by key. Blocks until all that was committed is written."""
+        self.flush()
         rows = self._db.execute("SELECT key, value, revision FROM entry WHERE substr(key, 1, ?) = ? ORDER BY key", (len(prefix), prefix))
         return {key: Entry(json.loads(value), revision) for key, value, revision in rows}
 
     def commit(self, changes: Mapping[str, Any], expected: Mapping[str, int] | None = None) -> int:
-        """Put all `changes` (None deletes) or none, if every key in `expected` is still at that revision (0: absent).
+        """Put all `changes` or none, if every key in `expected` is still at that revision (0: absent). None deletes; bytes are JSON already.
 
-        Returns the new revision; raises Conflict when a key has moved on.
+        Returns the new revision without waiting for the disk; raises Conflict when a key has moved on.
         """
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            for key, revision in (expected or {}).items():
-                found = self._db.execute("SELECT revision FROM entry WHERE key = ?", (key,)).fetchone()
-                if (found[0] if found else 0) != revision:
-                    raise Conflict(key, revision, found[0] if found else 0)
-            self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'revision'")
-            new = self.revision
-            for key, value in changes.items():
-                if value is None:
-                    self._db.execute("DELETE FROM entry WHERE key = ?", (key,))
+        for key, revision in (expected or {}).items():
+            if (found := self._revisions.get(key, 0)) != revision:
+                raise Conflict(key, revision, found)
+        texts = {key: None if value is None else _json(value) for key, value in changes.items()}
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            waiting = bool(self._pending)
+            self._pending |= texts
+            self.revision += 1
+            for key, text in texts.items():
+                if text is None:
+                    self._revisions.pop(key, None)
                 else:
-                    row = (key, json.dumps(value, separators=(",", ":")), new)
-                    self._db.execute(
-                        "INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value, revision=excluded.revision",
-                        row,
-                    )
+                    self._revisions[key] = self.revision
+        if not waiting:
+            self._written = self._writer.submit(self._write)
+        return self.revision
+
+    async def durable(self) -> None:
+        """Returns when all that is committed now is on the disk."""
+        if self._written.done():
+            self._written.result()
+        else:
+            await asyncio.to_thread(self._written.result)
+
+    def flush(self) -> None:
+        """Block until all that is committed is on the disk."""
+        self._written.result()
+
+    def _write(self) -> None:
+        """Runs in the writer's thread."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            rows, self._pending = self._pending, {}
+            revisions = {key: self._revisions.get(key, 0) for key in rows}
+            revision = self.revision
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (revision,))
+            self._db.executemany("DELETE FROM entry WHERE key = ?", [(key,) for key, text in rows.items() if text is None])
+            self._db.executemany(
+                "INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value, revision=excluded.revision",
+                [(key, text, revisions[key]) for key, text in rows.items() if text is not None],
+            )
             self._db.execute("COMMIT")
-        except BaseException:
+        except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise
-        return new
+            failure = StoreError(f"{self._path} cannot be written: {error}; see that its disk works and has room, then start again")
+            with self._lock:
+                self._failure = failure
+            raise failure from None
+
+
+def _json(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else json.dumps(value, separators=(",", ":"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -269,6 +270,18 @@ async def test_a_reading_by_the_way_forgets_nothing_that_is_about_to_be_put_ther
         await bench.until(lambda: bool(removed) and removed[0].done())
         await bench.rounds_more(3)
     assert bench.devices["A"].items == {foreign_rule(9)}
+
+
+async def test_devices_are_not_told_what_a_crash_could_lose(bench: Bench) -> None:
+    disk = threading.Event()
+    bench.store._writer.submit(disk.wait)
+    bench.want("s", A=(rule("s", 1),))
+    async with bench.running():
+        await bench.until(lambda: bench.devices["A"].calls == ["read"])
+        await asyncio.sleep(0.02)
+        assert bench.devices["A"].calls == ["read"]
+        disk.set()
+        await bench.until(bench.settled_on_desired)
 
 
 async def test_a_crash_at_every_call_to_a_device_ends_in_the_desired_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,37 @@ def test_a_value_that_is_no_json_leaves_the_store_as_it_was_and_usable(path: Pat
     assert (store.read(), store.revision) == ({}, 0)
     assert store.commit({"a": 1}) == 1
     store.close()
+
+
+async def test_a_commit_does_not_wait_for_the_disk_and_durable_does(path: Path) -> None:
+    store, gate = Store(path), threading.Event()
+    store._writer.submit(gate.wait)
+    assert (store.commit({"a": 1}), store.commit({"a": b'{"x":2}', "b": 3}), store.commit({"b": None})) == (1, 2, 3)
+    waiting = asyncio.create_task(store.durable())
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    gate.set()
+    await waiting
+    assert store.read() == {"a": Entry({"x": 2}, 2)}
+    await store.durable()
+    store.close()
+
+
+async def test_when_the_disk_fails_nothing_is_built_upon_what_was_lost(path: Path) -> None:
+    store = Store(path)
+    store.commit({"a": 1})
+    store.flush()
+    store._db.execute("PRAGMA query_only=ON")
+    store.commit({"a": 2})
+    with pytest.raises(StoreError, match=r"store.db cannot be written: .*readonly.*see that its disk works"):
+        await store.durable()
+    store._db.execute("PRAGMA query_only=OFF")
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.commit({"b": 1})
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.flush()
+    store.close()
+    assert Store(path).read() == {"a": Entry(1, 1)}
 
 
 KEYS = st.sampled_from(["a", "ab", "b", "%", "a_"])
@@ -109,6 +142,7 @@ number = store.read()["x"].value if store.read() else 0
 while True:
     number += 1
     store.commit({key: number for key in "xyz"} | {"padding": "p" * (number % 7) * 3000})
+    store.flush()
     print(number, flush=True)
 """
 
