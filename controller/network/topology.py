@@ -92,6 +92,7 @@ class Topology:
         if link.id not in self._links:
             for fibre_id in link.fibres:
                 self._riders.setdefault(fibre_id, []).append(link.id)
+        self._windows.pop(link.id, None)
         if link.windows:
             self._windows[link.id] = windows.merged(link.windows)
         self._links[link.id] = link
@@ -297,7 +298,7 @@ class Topology:
     def figure(self, link: Link, field: str) -> Figure | None:
         """A figure of a link with its origin: measured, else given in the document, else computed; None when there is no way to know it.
 
-        Raises ValueError for a field the link's kind does not have.
+        `field` is one of FIGURES.
         """
         measured = self._measured[field].get(link.id)
         if measured is not None:
@@ -331,6 +332,8 @@ class Topology:
         known = [figure for figure in figures if figure is not None]
         if len(known) < len(figures):
             return None
+        if len(known) == 1:
+            return known[0]
         source = "; ".join(sorted({figure.source for figure in known if figure.source}))
         return Figure(sum(figure.value for figure in known), weakest_origin(figure.origin for figure in known), source)
 
