@@ -188,6 +188,14 @@ def test_a_packet_in_with_fields_of_other_classes_is_read() -> None:
     assert packet_in.in_port == 3
 
 
+@pytest.mark.parametrize("match", [(("in_port", 3),), (("in_port", 3), ("metadata", 1))])
+def test_a_packet_in_that_ends_in_its_match_is_malformed(match: tuple[tuple[str, int | str], ...]) -> None:
+    whole = encode(PacketIn(1, 0, 0, 0, 5, match, b""))
+    assert decoded(whole) == PacketIn(1, 0, 0, 0, 5, match, b"")
+    with pytest.raises(MalformedMessage):
+        decoded(framed(Type.PACKET_IN, whole[8:-2]))
+
+
 def test_a_band_that_is_not_modelled_is_kept() -> None:
     mod = MeterMod(MeterCommand.ADD, Meter(1, 1, (Band(100, 10, 0xFFFF, 0, bytes.fromhex("0000232000000001")), Band(200))))
     assert decoded(encode(mod)) == mod
