@@ -2,8 +2,9 @@
 
 Buffered: many pairs are in flight and none decays. A link of pair rate r after k rounds of purification (Werner-twirled after each)
 delivers r times the yield at Werner parameter w_k. Along a path w multiplies, with w_s of every repeater's swap; the rate is the least of
-the links' rates times the product q of the swaps' success probabilities. All of (w, q, rate) can only fall as a path grows, so a label
-that is no better in any of the three can be dropped: Pareto label-setting is exact.
+the links' rates times the product q of the swaps' success probabilities. How many memories a node has does not enter: a link's rate is that
+of all its channels together, with the memories its ends have. All of (w, q, rate) can only fall as a path grows, so a label that is no
+better in any of the three can be dropped: Pareto label-setting is exact.
 
 On-demand: one request at a time, swap as soon as possible, and what waits decays (`controller.physics.chains`). `proposals` tells which
 chains are looked at; on random networks of up to eight nodes the best of them was within 1 % of the optimum in 99 % of the cases.
@@ -122,7 +123,7 @@ def entanglement(
     choose = _buffered if model == "buffered" else _on_demand
     chosen = choose(topology, src, dst, floor, rate, finest)
     chain = chosen.chain
-    explanation = (*explain(topology, chain), *chosen.notes, f"chosen for the {goal}")
+    explanation = (*explain(topology, chain), *chosen.notes, *_memories(topology, chain), f"chosen for the {goal}")
     return EntanglementRoute(chain.nodes, chain.links, chosen.rate_hz, chosen.fidelity, chain.rounds, model, explanation)
 
 
@@ -361,6 +362,17 @@ def explain(topology: Topology, chain: Chain) -> list[str]:
             said = node.origins.get("swap", "declared" if node.source else "assumed") if node.swap else "assumed, none is given"
             lines.append(f"{there}: swap succeeds with probability {swap.success:g}, fidelity {swap.fidelity:g} ({said})")
     return lines
+
+
+def _memories(topology: Topology, chain: Chain) -> tuple[str, ...]:
+    """That numbers of memories do not enter, where they are given: without the chance of an attempt they bound no rate."""
+    given = [(count, name) for name in chain.nodes if (count := topology.node(name).memories) is not None]
+    if not given:
+        return ()
+    count, name = min(given)
+    return (
+        f"numbers of memories (the least is {count}, at {name}) do not enter: a link's rate is taken as what its ends' memories sustain",
+    )
 
 
 def _rounds(count: int) -> str:

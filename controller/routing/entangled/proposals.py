@@ -158,7 +158,8 @@ class Demand:
         t2_s = 2 * t1_s if node.t2_s is None else min(node.t2_s, 2 * t1_s)
         if node.swap is None:
             return chains.Node(Memory(t1_s, t2_s))
-        return chains.Node(Memory(t1_s, t2_s), node.swap.success, node.swap.fidelity)
+        # a chain with a rarer one is not evaluated
+        return chains.Node(Memory(t1_s, t2_s), max(_RAREST**2, node.swap.success), node.swap.fidelity)
 
     def _delay(self, edge: int) -> tuple[float, str]:
         """Seconds that a message takes along a link, and how that is known."""

@@ -18,6 +18,7 @@ from controller.network.model import Link, Node, NodeKind, Swap
 from controller.network.topology import Topology, UnknownName
 from controller.physics.bell_diagonal import bbpssw, swap, werner, werner_parameter
 from controller.routing import entanglement as module
+from controller.routing.entangled import constrained
 from controller.routing.entanglement import entanglement
 from controller.routing.refusal import NoRoute
 
@@ -210,6 +211,38 @@ def test_sandbox_purifies_for_a_floor_and_refuses_the_impossible() -> None:
     told = refused.value.to_json()
     assert told["constraint"] == "min_fidelity" and list(told) == ["error", "constraint", "best"]
     assert refused.value.best == entanglement(sandbox(), "alice", "bob", min_rate_hz=0).fidelity
+
+
+def test_memories_are_said_not_to_enter_where_they_are_given() -> None:
+    nodes = {"a": Node(kind="end-node", memories=4), "r": Node(kind="repeater", memories=2), "b": Node(kind="end-node")}
+    links = [Link(kind="entanglement", ends=ends, rate_hz=10, fidelity=0.9) for ends in pairwise("arb")]
+    route = entanglement(Topology("memories", nodes, links), "a", "b")
+    assert any("memories (the least is 2, at r) do not enter" in line for line in route.explanation)
+    assert not any("do not enter" in line for line in entanglement(chain(None), "a", "b").explanation)
+
+
+def test_who_meets_the_bound_on_labels_says_so_and_is_no_better_than_the_optimum() -> None:
+    rng = random.Random(2)
+    names = [f"r{number}" for number in range(30)]
+    nodes = {name: Node(kind="repeater", swap=Swap(success=rng.uniform(0.3, 1), fidelity=0.99)) for name in names}
+    links = [
+        Link(kind="entanglement", id=f"l{number}", ends=(a, b), rate_hz=rng.uniform(90, 100), fidelity=rng.uniform(0.85, 1))
+        for number, (a, b) in enumerate(rng.sample(names, 2) for _ in range(90))
+    ]
+    topology = Topology("bounded", nodes, links)
+    unproven = 0
+    for floor in (0.6 + 0.01 * step for step in range(35)):
+        try:
+            best = entanglement(topology, "r0", "r1", min_fidelity=floor)
+            with patch.object(constrained, "MOST_LABELS", 1):
+                found = entanglement(topology, "r0", "r1", min_fidelity=floor)
+        except NoRoute:
+            continue
+        said = [any("bound on its effort" in line for line in route.explanation) for route in (best, found)]
+        assert not said[0] and found.rate_hz <= best.rate_hz * (1 + 1e-9) and found.fidelity >= floor * (1 - 1e-9)
+        assert said[1] or found.rate_hz == pytest.approx(best.rate_hz, rel=1e-9)
+        unproven += said[1]
+    assert unproven
 
 
 def test_measured_figures_count() -> None:
