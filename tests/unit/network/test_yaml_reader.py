@@ -18,6 +18,16 @@ def test_reads_what_pyyaml_reads(value: Any, flow: bool) -> None:
     assert (data, complaints) == (value, [])
 
 
+PLAIN = "1.5 -0.5 +1.0 1. .5 1_000.5 1:30 12:30:45.5 1e5 1.0e+5 0x1F 012 0o7 7 -7 yes No ~ null .inf -.inf 2026-03-01 n1 e5 nan a-b"
+
+
+@pytest.mark.parametrize("text", PLAIN.split())
+def test_plain_scalars_mean_what_pyyaml_says(text: str) -> None:
+    expected = yaml.safe_load(f"[{text}]")
+    data, complaints, _ = yaml_reader.read(f"[{text}]")
+    assert (data, complaints, type(data[0])) == (expected, [], type(expected[0]))
+
+
 def test_anchors_and_merge_keys() -> None:
     text = "base: &b {x: 1, y: 2}\nsame: *b\nmore: {<<: *b, y: 3}\nboth: {<<: [{z: 9, x: 7}, *b]}\n"
     data, complaints, _ = yaml_reader.read(text)

@@ -36,7 +36,9 @@ def test_arrays_follow_the_topology(drawn: list[tuple[str, str, float]], events:
     for event in (None, *events):
         with contextlib.suppress(LookupError):
             topology.apply(event)  # type: ignore[arg-type]
-        kept = compiled(topology)
+        kept, anew = compiled(topology), Compiled(topology)
+        assert np.array_equal(anew.figure(topology, "qkd", "rate_bps"), kept.figure(topology, "qkd", "rate_bps"))
+        assert np.array_equal(anew.edges(topology, "qkd").usable, kept.edges(topology, "qkd").usable)
         edges, rates = kept.edges(topology, "qkd"), kept.figure(topology, "qkd", "rate_bps")
         assert edges.ids == [link.id for link in topology.links("qkd")]
         for at, link in enumerate(topology.links("qkd")):
