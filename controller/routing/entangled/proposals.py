@@ -42,6 +42,9 @@ _AGAIN = 4
 _SEARCHED, _DELIVERED = 12, 3
 """Paths of which the rounds are improved; long chains that are evaluated."""
 
+_NEVER = 1e-100
+"""The least success of a swap that the physics takes: far below what is evaluated."""
+
 Rounds = tuple[int, ...]
 
 
@@ -158,8 +161,7 @@ class Demand:
         t2_s = 2 * t1_s if node.t2_s is None else min(node.t2_s, 2 * t1_s)
         if node.swap is None:
             return chains.Node(Memory(t1_s, t2_s))
-        # a chain with a rarer one is not evaluated
-        return chains.Node(Memory(t1_s, t2_s), max(_RAREST**2, node.swap.success), node.swap.fidelity)
+        return chains.Node(Memory(t1_s, t2_s), max(_NEVER, node.swap.success), node.swap.fidelity)
 
     def _delay(self, edge: int) -> tuple[float, str]:
         """Seconds that a message takes along a link, and how that is known."""
