@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from controller.routing.graph import flow
 from controller.routing.graph.search import Forest, forest, hops, kept, largest
 from controller.routing.keys.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
 from controller.routing.keys.segments import Segment, SegmentKind, Segments, key_segments, told_segment
+from controller.routing.keys.supply import stored_key
 from controller.routing.refusal import NoRoute
 
 Preference = Literal["widest", "fewest-trusted-nodes"]
@@ -74,6 +76,9 @@ def key(
     reserved: Mapping[str, float] | None = None,
     taken: Collection[tuple[str, str]] = frozenset(),
     segments: Collection[SegmentKind] = ("relay", "entanglement"),
+    pool_bytes: Mapping[tuple[str, str], float] | None = None,
+    minimum_bytes: float = 0.0,
+    horizon_s: float = math.inf,
 ) -> KeyRoute:
     """The best way to relay key from `src` to `dst` that carries `rate_bps`.
 
@@ -82,10 +87,13 @@ def key(
     one more link, so the widest is for who takes what there is, the other for who knows the rate that is needed.
 
     With `shares` above 1: so many paths of which no two share an interior node, an operator of one, a link or a shared risk, the least
-    width is what counts. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links,
-    `reserved` is bit/s already promised per link id (a `Promised` is followed at the cost of what changes in it), `taken` are optical ports (node, port) that switched links cannot have.
-    `segments` says of which kinds the path may be: a relay segment is a QKD link; of an entangled one, see `segments.key_segments`. Each switched link is judged by a lightpath
-    of its own, not by whether several can be set at once. Rates are sustained ones: pools are not counted.
+    width is what counts. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links, `reserved` is
+    bit/s already promised per link id (a `Promised` is followed at the cost of what changes in it), `taken` are optical ports (node, port)
+    that switched links cannot have. `segments` says of which kinds the path may be: a relay segment is a QKD link; of an entangled one, see
+    `segments.key_segments`. Each switched link is judged by a lightpath of its own, not by whether several can be set at once.
+
+    Rates are sustained ones unless they need hold for `horizon_s` only: then a link that makes key gives the pool of its pair of nodes as
+    well, (`pool_bytes` - `minimum_bytes`) / `horizon_s`, see `supply.stored_key`.
 
     Raises NoRoute (`reachability`, `avoid`, `max_trusted_nodes`, `shares`, `rate_bps`), UnknownName, and ValueError for a number out of range.
     """
@@ -109,6 +117,9 @@ def key(
     promised = reserved or {}
     offered = partial(key_segments, topology, reserved=promised, taken=taken, alternatives=shares, kinds=segments)
     every = offered(avoid=avoid)
+    if pool_bytes:
+        stored = stored_key(topology, pool_bytes, minimum_bytes=minimum_bytes, horizon_s=horizon_s, reserved=promised)
+        every = every.plus({(each.nodes[0], each.nodes[-1]): each.width_bps for each in stored})
     search = _Search(every, every.width, src, dst)
     found = search.fewest(rate_bps, shares, max_trusted_nodes) if prefer == "fewest-trusted-nodes" else PathSet(None, True)
     if found.paths is None:  # a refusal tells the widest

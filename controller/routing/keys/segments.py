@@ -52,7 +52,7 @@ class Segments:
 
     `a`, `b` node numbers of the ends; `width` bit/s not yet promised; `there` whether there is such a segment at all, with key or without;
     `links` how many links it has; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the relays of each; `node_rank`, `edge_rank` the
-    places of nodes and QKD links in the order of their names (entangled segments come after); `told` the rates of QKD links in words, by id. `kept` is what was computed from these.
+    places of nodes and QKD links in the order of their names (entangled segments come after); `told` the rates of QKD links in words, by id; `stored` what pools add to them. `kept` is what was computed from these.
     """
 
     def __init__(self, topology: Topology, arrays: Compiled, edges: Edges, there: Bools, width: Floats) -> None:
@@ -69,6 +69,7 @@ class Segments:
         self.lit: dict[int, LightRoute] = {}
         self.chains: Sequence[Chain] = ()
         self.told: dict[str, str] = {}
+        self.stored: Mapping[str, float] = {}
         self.kept = Kept()
 
     def join(self, chains: Sequence[Chain]) -> None:
@@ -89,6 +90,22 @@ class Segments:
         other = copy.copy(self)
         other.width = np.maximum(self.width - (np.concatenate((of_links, of_chains)) if of_chains else of_links), 0.0)
         other.kept = Kept()
+        return other
+
+    def plus(self, stored: Mapping[tuple[str, str], float]) -> Segments:
+        """These segments and what the pools of pairs of nodes give, in bit/s: a pool is its pair's, so it counts with the widest of their links."""
+        other = copy.copy(self)
+        other.width, other.stored, other.kept = self.width.copy(), {}, Kept()
+        links = len(self.there) - len(self.chains)
+        for (one, far), width in stored.items():
+            node = self.number[one]
+            span = slice(self.indptr[node], self.indptr[node + 1])
+            between = self.edge[span][self.indices[span] == self.number[far]]
+            between = between[(between < links) & self.there[between]]
+            if between.size:
+                widest = int(between[np.argmax(self.width[between])])
+                other.width[widest] += width
+                other.stored = {**other.stored, self.ids[widest]: width}
         return other
 
     def segment(self, edge: int, tail: int | None = None) -> Segment:
@@ -317,7 +334,8 @@ def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float
         figure = every.topology.figure(link, "rate_bps") if segment.way is None else switched_rate(every.topology, link, segment.way)
         assert figure is not None
         rate = every.told[link_id] = told(figure, "bit/s")
-    lines = [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {rate}{less}, over {link_id}"]
+    more = f", plus {every.stored[link_id]:.6g} bit/s of its pool" if link_id in every.stored else ""
+    lines = [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {rate}{less}{more}, over {link_id}"]
     if segment.way is not None:
         lines.append(f"{link_id} needs a lightpath of {segment.way.loss_db:.6g} dB: {', '.join(segment.way.ports)}")
     return lines

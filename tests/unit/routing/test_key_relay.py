@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, pairwise, product
@@ -288,6 +289,49 @@ def test_what_is_not_usable_is_avoided(event: events.NetworkEvent) -> None:
     assert key(topology, "alice", "bob").trusted_nodes == ("relay3",)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    networks(),
+    st.dictionaries(st.sampled_from(["n0 n1", "n0 n2", "n3 n1", "n2 n3"]), st.sampled_from([0.0, 100.0, 400.0]), min_size=1),
+    st.sampled_from([100.0, 800.0, math.inf]),
+    st.dictionaries(st.sampled_from([f"q{number}" for number in range(11)]), st.sampled_from([1.0, 9.0])),
+)
+def test_pools_widen_the_links_of_their_pairs(
+    topology: Topology, pools: dict[str, float], horizon_s: float, reserved: dict[str, float]
+) -> None:
+    held = {(pair[:2], pair[3:]): held for pair, held in pools.items() if pair[:2] in topology.graph and pair[3:] in topology.graph}
+    usable = [link for link in topology.links("qkd") if topology.usable(link)]
+    gives: dict[frozenset[str], float] = {}
+    for pair, stored in held.items():
+        short = sum(
+            max(0.0, reserved.get(link.id, 0.0) - (link.rate_bps or 0.0) * topology.usable(link))
+            for link in topology.links("qkd")
+            if set(link.nodes) == set(pair)
+        )
+        gives[frozenset(pair)] = max(0.0, (8 * stored - 8 * 50.0) / horizon_s - short) if topology.node(pair[0]).holds_keys else 0.0
+
+    def pair_width(link: Link) -> float:
+        return max(0.0, (link.rate_bps or 0.0) - reserved.get(link.id, 0.0)) + gives.get(frozenset(link.nodes), 0.0)
+
+    graph = Topology("pairs", dict(topology.nodes()), [replace(link, over=(), rate_bps=pair_width(link)) for link in usable])
+    found = every_path(graph, "n0", "n1", frozenset())
+    best = max((min(link.rate_bps or 0.0 for _, link in hops) for hops in found), default=0.0)
+    wanted = {"pool_bytes": held, "minimum_bytes": 50.0, "horizon_s": horizon_s, "reserved": reserved}
+    if best == 0:
+        assert refusal(topology, "n0", "n1", **wanted).constraint in ("rate_bps", "reachability")
+        return
+    assert key(topology, "n0", "n1", **wanted).rate_bps == pytest.approx(best)  # type: ignore[arg-type]
+
+
+def test_what_a_pool_adds_is_told() -> None:
+    pools = {("relay1", "alice"): 100_000.0}
+    free = key(sandbox(), "alice", "relay1", segments=["relay"])
+    route = key(sandbox(), "alice", "relay1", segments=["relay"], pool_bytes=pools, minimum_bytes=25_000.0, horizon_s=600.0)
+    assert route.rate_bps == pytest.approx(free.rate_bps + 1000)
+    assert any("plus 1000 bit/s of its pool, over qkd:alice--relay1" in line for line in route.explanation)
+    assert key(sandbox(), "alice", "relay1", segments=["relay"], pool_bytes=pools) == free, "nothing for ever"
+
+
 def test_published_rates_of_vienna() -> None:
     route = key(secoqc(), "SIE", "FOR")
     assert route.paths[0].nodes == ("SIE", "ERD", "FOR")
@@ -348,7 +392,7 @@ def test_what_is_kept_between_requests_is_never_stale(topology: Topology, change
 
 def test_promises_are_followed_past_the_changes_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promised, "CHANGES_KEPT", 2)
-    topology, followed = sandbox(), Promised()
+    topology, followed = sandbox(), Promised({"qkd:relay2--bob": 1.0})
     widths = []
     for each in range(1, 8):
         followed["qkd:alice--relay1"] = float(each)
