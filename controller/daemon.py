@@ -53,7 +53,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         events, book = EventLog(), Book(store)
         desk: Desk
         reconciler = Reconciler(
-            devices, book, lambda read, refused: desk.settled(read, refused), lambda: desk.light_order(), observe=observe
+            devices, book, lambda *round: desk.settled(*round), lambda: desk.light_order(), observe=observe
         )
         desk = Desk(topology, book, planner, reconciler, events, store)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time())

@@ -6,7 +6,6 @@ to be gone: so Bellhop removes what it put there, even after a crash, and never 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,25 +27,26 @@ class Desired:
 
     present: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     absent: tuple[Item, ...] = ()
-    wanted: Counter[Item] = field(default_factory=Counter, compare=False, repr=False)
-    """Every item that is present, and by how many services."""
+    wanted: Mapping[Item, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    """Every item that is present, and the services it is for."""
 
     def items(self) -> frozenset[Item]:
         return frozenset(self.wanted)
 
     def replace(self, changes: Mapping[str, tuple[Item, ...]]) -> Desired:
         """The desired state with these services' items in place of what they had; what nobody wants any more becomes absent."""
-        present, wanted = {**self.present}, self.wanted.copy()
+        present, wanted = {**self.present}, {**self.wanted}
         gone = dict.fromkeys(self.absent)
         for service, items in changes.items():
             before = present.pop(service, ())
             gone.update(dict.fromkeys(before))
-            for item in dict.fromkeys(items):
-                wanted[item] += 1
             for item in dict.fromkeys(before):
-                wanted[item] -= 1
-                if not wanted[item]:
+                if others := tuple(each for each in wanted[item] if each != service):
+                    wanted[item] = others
+                else:
                     del wanted[item]
+            for item in dict.fromkeys(items):
+                wanted[item] = (*wanted.get(item, ()), service)
             if items:
                 present[service] = items
         return Desired(present, tuple(item for item in gone if item not in wanted), wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -169,9 +169,21 @@ class Desk:
         if self.topology.apply(event):
             self.network_changed(event, better=True)
 
-    async def settled(self, read: frozenset[str], refused: Mapping[str, str]) -> None:
-        """The reconciler has read these devices; some refused what they were asked for these services."""
-        concerned = self._concerned(read, refused)
+    async def settled(self, looked_at: frozenset[str], concerned: set[str], refused: Mapping[str, str]) -> None:
+        """The reconciler has looked at these devices: something is other than it was for those concerned, and some were refused.
+
+        They are judged, and with them who is on the way on those devices and whose plan, state or companion changed since.
+        """
+        index, turn = self.book.index, Turn()
+        concerned = concerned | refused.keys() | self._plans.unjudged
+        self._plans.unjudged.clear()
+        under_way = index.states("REMOVING", "PROGRAMMING", "DEGRADED", "REPAIRING") | index.noted
+        for device in looked_at:
+            concerned |= under_way.intersection(index.on.of(device))
+            await turn.pause()
+        await self._judged(sorted(concerned), refused)
+
+    async def _judged(self, concerned: Sequence[str], refused: Mapping[str, str]) -> None:
         turn = Turn()
         for start in range(0, len(concerned), CHUNK):
             some = concerned[start : start + CHUNK]
@@ -194,24 +206,16 @@ class Desk:
             if (verdict.state, verdict.reason) != (service.state, service.reason):
                 changed.append(verdict)
         self._plans.commit(changed, [each.id for each in gone])
+        self._plans.unjudged.difference_update(each.id for each in changed)
         if any(each.parent is None or (parent := self.book.services.get(each.parent)) is None or parent.state != "FAILED" for each in gone):
             self._better = True  # what they held may be what another one waits for
             self._wake.set()
 
-    def _concerned(self, read: frozenset[str], refused: Mapping[str, str]) -> list[str]:
-        """Services to be judged after these devices were read: those on them, those on their way, those whose companions do not serve."""
-        index, services = self.book.index, self.book.services
-        found = index.states("REMOVING", "PROGRAMMING", "DEGRADED", "REPAIRING") | index.noted | (refused.keys() & services.keys())
-        for device in read:
-            found.update(self.book.of(device).present)
-        for companion, users in index.needing.items():
-            if (each := services.get(str(companion))) is None or each.state != "ACTIVE":
-                found |= users
-        return sorted(found)
-
     def _follow_light(self, service: Service, verdict: Service) -> None:
         """What the readings along a service say of its links: which one fails it, or that one held to be down carries light again."""
         assert service.plan is not None
+        if verdict.state == "ACTIVE" and not verdict.reason:
+            return  # nothing is amiss
         if any(self._judge.lacks(device, service.plan) for device in service.plan.desired):
             return
         if not self._judge.unmet(service):

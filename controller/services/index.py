@@ -27,12 +27,13 @@ class Sets(dict[Hashable, set[str]]):
 class Index:
     """Ids of services.
 
-    `touching` by node or link of their plans, `needing` by companion, `in_state` by state, `alike` by kind and request; `timed` have an
-    end, `lit` have cross-connects, `noted` are ACTIVE with a reason.
+    `touching` by node or link of their plans, `on` by device of their plans, `needing` by companion, `in_state` by state, `alike` by kind
+    and request; `timed` have an end, `lit` have cross-connects, `noted` are ACTIVE with a reason.
     """
 
     def __init__(self) -> None:
         self.touching = Sets()
+        self.on = Sets()
         self.needing = Sets()
         self.alike = Sets()
         self.in_state = Sets()
@@ -42,14 +43,15 @@ class Index:
 
     def replace(self, before: Service | None, after: Service | None) -> None:
         """One service is now other than before; None where it is not there."""
+        same = before is not None and after is not None and before.plan is after.plan and before.request is after.request
         if before is not None:
-            for sets, key in self._keys(before):
+            for sets, key in self._keys(before, passing=same):
                 sets.drop(key, before.id)
             for marked in (self.timed, self.lit, self.noted):
                 marked.discard(before.id)
         if after is None:
             return
-        for sets, key in self._keys(after):
+        for sets, key in self._keys(after, passing=same):
             sets.put(key, after.id)
         if after.end_s is not None:
             self.timed.add(after.id)
@@ -58,13 +60,19 @@ class Index:
         if after.state == "ACTIVE" and after.reason:
             self.noted.add(after.id)
 
-    def _keys(self, service: Service) -> Iterator[tuple[Sets, Hashable]]:
+    def _keys(self, service: Service, *, passing: bool) -> Iterator[tuple[Sets, Hashable]]:
+        """Where the service is to be found: by all that it is, or by what changes while its request and plan stay."""
         yield self.in_state, service.state
-        yield self.alike, likeness(service.kind, service.request)
         for name in set(service.companions):
             yield self.needing, name
-        for name in service.plan.touches if service.plan is not None else ():
-            yield self.touching, name
+        if passing:
+            return
+        yield self.alike, likeness(service.kind, service.request)
+        if service.plan is not None:
+            for name in service.plan.touches:
+                yield self.touching, name
+            for device in service.plan.desired:
+                yield self.on, device
 
     def states(self, *states: ServiceState) -> set[str]:
         """Ids of the services in one of these states."""

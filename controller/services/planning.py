@@ -45,6 +45,8 @@ class Planning:
     events: EventLog
     _held: set[str] = field(default_factory=set)
     """Devices for which the ledger has an entry of what they may still hold."""
+    unjudged: set[str] = field(default_factory=set)
+    """Services that changed, or whose companions did, since they were last judged."""
 
     def draft(
         self, kind: str, request: dict[str, Any], name: str | None, priority: int, start_s: float | None, end_s: float | None
@@ -249,7 +251,11 @@ class Planning:
             return
         self._let_go(kept, gone)
         before = {name: self.book.services[name].state for name in kept if name in self.book.services}
-        self.reconciler.mark(self.book.commit(kept.values(), gone))
+        marked = self.book.commit(kept.values(), gone)
+        self.unjudged.update(kept)
+        for name in (*kept, *gone):
+            self.unjudged.update(self.book.index.needing.of(name))
+        self.reconciler.mark(marked)
         for name, service in kept.items():
             if before.get(name) != service.state:
                 why = {"reason": service.reason} if service.reason else {}

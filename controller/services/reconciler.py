@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -54,20 +54,21 @@ class DeviceView:
 
 @dataclass(slots=True)
 class Reconciler:
-    """Owns the devices. `book` says what they should hold; `settled` is called after a round with the devices that were read and the
-    services that a device refused, with its reason.
+    """Owns the devices. `book` says what they should hold; `settled` is called after a round with the devices that were looked at, the
+    services for which one was read to be other than before, and those that one refused, with its reason.
 
     With `observe` it reads and compares, and writes nothing.
     """
 
     devices: Mapping[str, Device]
     book: Book
-    settled: Callable[[frozenset[str], Mapping[str, str]], Awaitable[None]]
+    settled: Callable[[frozenset[str], set[str], Mapping[str, str]], Awaitable[None]]
     light_order: Callable[[], Mapping[tuple[str, int, int], int]]
     observe: bool = False
     views: dict[str, DeviceView] = field(default_factory=dict)
     rounds: int = 0
     _dirty: set[str] = field(default_factory=set)
+    _concerned: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -88,6 +89,7 @@ class Reconciler:
                     await self._wake.wait()
             if loop.time() >= sweep_s:
                 self._dirty.update(self.devices)
+                self._concerned.update(self.book.services)  # whatever was overlooked
                 sweep_s = loop.time() + SWEEP_S
             self._wake.clear()
             batch, self._dirty = self._dirty, set()
@@ -98,8 +100,8 @@ class Reconciler:
     async def _round(self, batch: set[str]) -> set[str]:
         """One pass over these devices and those already known to differ. Returns those to try again."""
         self.rounds += 1
-        batch = batch | {name for name, view in self.views.items() if view.diff is not None and not view.diff.empty}
-        batch = {name for name in batch if self.devices[name].connected}
+        looked_at = batch | {name for name, view in self.views.items() if view.diff is not None and not view.diff.empty}
+        batch = {name for name in looked_at if self.devices[name].connected}
         diffs = await self._read(batch, forget=not self.observe)
         refused: dict[str, str] = {}
         failed = batch - diffs.keys()
@@ -114,7 +116,8 @@ class Reconciler:
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused)
-        await self.settled(frozenset(diffs), refused)
+        concerned, self._concerned = self._concerned, set()
+        await self.settled(frozenset(looked_at), concerned, refused)
         return failed
 
     async def read(self, names: Iterable[str]) -> dict[str, Diff]:
@@ -124,6 +127,7 @@ class Reconciler:
     async def _read(self, names: set[str], *, forget: bool) -> dict[str, Diff]:
         """The differences of those that answered. `forget` what was to be gone and is: only between changes can that be known."""
         ordered = sorted(names)
+        before = {name: self.views[name].state for name in ordered}
         results = await together(self._read_one(name) for name in ordered)
         states = {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
         if forget:
@@ -135,6 +139,7 @@ class Reconciler:
             view, desired = self.views[name], wanted[name]
             diffs[name] = view.diff = diff(name, state.items, desired.items(), frozenset(desired.absent))
             view.against = desired
+            self._concerned.update(_concerned(before[name], state, diffs[name], desired))
             await turn.pause()
         return diffs
 
@@ -179,8 +184,7 @@ class Reconciler:
 
     def _parts(self, each: Diff, held: set[str]) -> Parts:
         """The diff by service, without those that are held: what they have stays until what replaces it can be put there."""
-        present = (self.views[each.device].against or self.book.of(each.device)).present
-        owners: dict[Item, str] = {item: service for service, items in present.items() for item in items}
+        wanted = (self.views[each.device].against or self.book.of(each.device)).wanted
         services = self.book.services
         flows = any(isinstance(item, FlowRule) for item in each.remove)
         cookies = {cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
@@ -195,8 +199,8 @@ class Reconciler:
 
         cut: dict[str, tuple[list[Item], list[Item]]] = {}
         for item in each.add:
-            if item in owners:  # it is not when somebody else has had the device compared meanwhile
-                cut.setdefault(owners[item], ([], []))[0].append(item)
+            if item in wanted:  # it is not when somebody else has had the device compared meanwhile
+                cut.setdefault(wanted[item][-1], ([], []))[0].append(item)
         for item in each.remove:
             cut.setdefault(leaving(item), ([], []))[1].append(item)
         return {
@@ -298,6 +302,17 @@ class Reconciler:
         view.changed_s = time.monotonic()
         view.applies += answer is None
         return answer
+
+
+def _concerned(before: State | None, now: State, each: Diff, desired: Desired) -> Iterator[str]:
+    """The services for which it makes a difference that the device, read as `before` then, holds and measures this now."""
+    if before is None or before.power_dbm != now.power_dbm:
+        yield from desired.present
+        return
+    for item in (*each.add, *(now.items - before.items)):
+        yield from desired.wanted.get(item, ())
+    if before.stock_keys != now.stock_keys:
+        yield from {service for service, _ in before.stock_keys.items() ^ now.stock_keys.items()}
 
 
 def _drop(work: dict[str, Parts], devices: set[str], services: set[str]) -> None:

@@ -70,6 +70,8 @@ class Service(BaseModel):
         """The service in another state. Raises ValueError when TRANSITIONS has no such step."""
         if state != self.state and state not in TRANSITIONS[self.state]:
             raise ValueError(f"service {self.id} cannot go from {self.state} to {state}")
+        if state == self.state and reason == self.reason and not changes:
+            return self
         return self.model_copy(update={"state": state, "reason": reason, "served": self.served or state == "ACTIVE", **changes})
 
 

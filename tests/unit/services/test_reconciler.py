@@ -33,7 +33,7 @@ class Bench:
         self.book = Book(self.store)
         self.reconciler = Reconciler(self.devices, self.book, self.settled, dict, observe=self.observe)
 
-    async def settled(self, read: frozenset[str], refused: Mapping[str, str]) -> None:
+    async def settled(self, read: frozenset[str], concerned: set[str], refused: Mapping[str, str]) -> None:
         self.rounds.append(read)
         self.refused |= refused
         if refused:
