@@ -209,7 +209,8 @@ class Requests:
         return self.rng.random() < share
 
     def match(self, table: int) -> dict[str, Any]:
-        pick, found = self.rng.choice, {}
+        pick = self.rng.choice
+        found: dict[str, Any] = {}
         if self.chance(0.25):
             found["in_port"] = pick(PORTS)
         if self.chance(0.15):

@@ -43,7 +43,7 @@ class Switch:
         self.sent: list[tuple[int, bytes]] = []
         self.agent = Agent("s1", 0xBE, Pipeline((1, 2)), lambda port, frame: self.sent.append((port, frame)), lambda: self.now_s)
         self.told: list[list[Any]] = [[] for _ in range(controllers)]
-        self.agent.controllers = [Controller(lambda data, told=told: told.append(decoded(data))) for told in self.told]
+        self.agent.controllers = [Controller(lambda data, told=told: told.append(decoded(data))) for told in self.told]  # type: ignore[misc]
 
     def ask(self, message: Any, controller: int = 0) -> Any:
         """Send a request; its last answer."""
@@ -238,7 +238,7 @@ def test_no_message_upsets_it(message: bytes, changes: list[tuple[int, int]], le
     failures: list[logging.LogRecord] = []
     log = logging.getLogger("topologies.emulation.openflow.agent")
     handler = logging.Handler()
-    handler.emit = failures.append  # type: ignore[method-assign]
+    handler.emit = failures.append  # type: ignore[method-assign, assignment]
     log.addHandler(handler)
     try:
         for request in (METER, GROUP, FLOW, bytes(data)):

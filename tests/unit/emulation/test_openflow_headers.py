@@ -94,6 +94,8 @@ def test_a_rewritten_ipv6_address_has_its_checksums(upper: tuple[int, Any]) -> N
 def test_other_rewritten_fields_have_their_checksums() -> None:
     assert set_field(over_ipv4(UDP, b"data"), "udp_dst", 99) == over_ipv4(udp.udp(1000, 99), b"data")
     assert set_field(over_ipv4(TCP, b"data", proto=6), "tcp_src", 99) == over_ipv4(tcp.tcp(99, 53), b"data", proto=6)
+    source = frame(ipv4.ipv4(src="10.9.8.7", dst="10.0.0.2", proto=17), UDP, b"data", ethertype=0x0800)
+    assert set_field(over_ipv4(UDP, b"data"), "ipv4_src", number("10.9.8.7")) == source
     assert set_field(over_ipv4(UDP), "ip_dscp", 10) == over_ipv4(UDP, tos=40)
     assert set_field(over_ipv6(solicitation(), nxt=58), "ipv6_nd_target", int(IPv6Address("fe80::7"))) == over_ipv6(
         solicitation("fe80::7"), nxt=58

@@ -410,8 +410,9 @@ def test_modify_changes_instructions_and_nothing_else() -> None:
         (flow(command=ofp.OFPFC_DELETE, cookie=2, cookie_mask=2), {2, 3}),
         (flow(command=ofp.OFPFC_DELETE, out_port=3), {2}),
         (flow(command=ofp.OFPFC_DELETE, out_group=1), {3}),
+        (flow(command=ofp.OFPFC_DELETE, match={"vlan_vid": 0}), set()),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_a_deletion_takes(request_: Any, gone: set[int]) -> None:
     made = switch(
@@ -437,12 +438,12 @@ def test_entries_expire() -> None:
 
 def test_a_packet_in_says_where_it_comes_from() -> None:
     made = switch(
-        flow(apply(out(CONTROLLER)), priority=0, cookie=9),
+        flow(apply(out(CONTROLLER, max_len=20)), priority=0, cookie=9),
         flow(goto(2), match={"in_port": 2}),
         flow(apply(out(CONTROLLER)), table=2, cookie=8),
     )
     ((missed,), (sent,)) = (made.process(frame(), port).packet_ins for port in (1, 2))
-    assert (missed.reason, missed.table, missed.cookie, missed.in_port) == (ofp.OFPR_NO_MATCH, 0, 9, 1)
+    assert (missed.reason, missed.table, missed.cookie, missed.in_port, missed.frame) == (ofp.OFPR_NO_MATCH, 0, 9, 1, frame())
     assert (sent.reason, sent.table, sent.cookie, sent.frame) == (ofp.OFPR_ACTION, 2, 8, frame())
 
 

@@ -183,7 +183,8 @@ async def dialling(switch: EmulatedSwitch, *doors: Door) -> AsyncIterator[None]:
 
 
 async def test_rules_stay_and_forward_while_no_controller_is_there() -> None:
-    door, out = Door(), []
+    out: list[bytes] = []
+    door = Door()
     switch = EmulatedSwitch("s1", 1, [1, 2], await door.open())
     switch.attach(2, out.append)
     async with dialling(switch, door):

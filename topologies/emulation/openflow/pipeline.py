@@ -55,14 +55,13 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class PacketIn:
-    """A frame for the controller, and how much of it the action asked for (`OFPCML_NO_BUFFER`: all of it)."""
+    """A frame for the controller. It goes whole, whatever the action's `max_len`: what is not buffered is not cut (and Open vSwitch agrees)."""
 
     frame: bytes
     in_port: int
     reason: int
     table: int
     cookie: int
-    max_len: int
     metadata: int = 0
 
 
@@ -229,7 +228,7 @@ class Pipeline:
             elif action.type == ofp.OFPAT_DEC_NW_TTL:
                 lower = headers.dec_ttl(frame)
                 if lower is None:
-                    self._to_controller(frame, passage, ofp.OFPR_INVALID_TTL, ofp.OFPCML_NO_BUFFER)
+                    self._to_controller(frame, passage, ofp.OFPR_INVALID_TTL)
                     raise _TtlExpired(frame)
                 frame = lower
         return frame
@@ -244,7 +243,7 @@ class Pipeline:
 
     def _output(self, action: Action, frame: bytes, passage: Passage, reason: int) -> None:
         if action.port == ofp.OFPP_CONTROLLER:
-            self._to_controller(frame, passage, reason, action.max_len)
+            self._to_controller(frame, passage, reason)
         elif action.port == ofp.OFPP_TABLE:
             self._through_tables(frame, passage)
         elif action.port == ofp.OFPP_IN_PORT:
@@ -261,7 +260,7 @@ class Pipeline:
                 _count(port.sent, frame)
                 passage.outputs.append((number, frame))
 
-    def _to_controller(self, frame: bytes, passage: Passage, reason: int, max_len: int) -> None:
+    def _to_controller(self, frame: bytes, passage: Passage, reason: int) -> None:
         port, entry = self.ports.get(passage.in_port), passage.entry
         if port and port.config & ofp.OFPPC_NO_PACKET_IN:
             return
@@ -269,7 +268,7 @@ class Pipeline:
         if limit and not limit.passes(len(frame), passage.now_s):
             return
         table, cookie = (entry.table, entry.cookie) if entry else (0, 0xFFFFFFFFFFFFFFFF)
-        passage.packet_ins.append(PacketIn(frame, passage.in_port, reason, table, cookie, max_len, passage.metadata))
+        passage.packet_ins.append(PacketIn(frame, passage.in_port, reason, table, cookie, passage.metadata))
 
     def _through_group(self, number: int, frame: bytes, passage: Passage) -> None:
         if number not in self.groups or number in passage.groups:
