@@ -133,6 +133,25 @@ def test_an_entry_of_no_length_is_malformed_and_not_read_for_ever(kind: int, bod
         decoded(framed(kind, bytes.fromhex(body)))
 
 
+WRONG_LENGTHS = {
+    "action of 12 bytes": (Type.PACKET_OUT, "ffffffff00000001000c" + "00" * 6 + "0018000c" + "00" * 8),
+    "remark band without its precedence": (Type.METER_MOD, "0000000100000001" + "0002000c" + "00" * 8),
+    "match field longer than its message": (Type.FLOW_REMOVED, "00" * 40 + "00010008" + "80001604"),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), WRONG_LENGTHS.values(), ids=WRONG_LENGTHS)
+def test_what_has_a_wrong_length_is_malformed(kind: int, body: str) -> None:
+    with pytest.raises(MalformedMessage):
+        decoded(framed(kind, bytes.fromhex(body)))
+
+
+def test_metadata_is_read_without_the_bits_outside_its_mask() -> None:
+    written = decoded(encode(FlowMod(FlowCommand.ADD, FlowRule(1, (), (("write_metadata", "0xff5/0xf"),), 0))))
+    assert isinstance(written, FlowMod)
+    assert written.rule.actions == (("write_metadata", "0x5/0xf"),)
+
+
 def test_a_flow_entry_does_not_read_on_into_the_next() -> None:
     flows = encode(FlowStatsReply((FlowStats(FlowRule(1, (("in_port", 1),), (), 2)), FlowStats(FlowRule(3, (), (), 4)))))
     cut = bytearray(flows)
