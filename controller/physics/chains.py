@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.physics.bell_diagonal import BellDiagonal, correlations, from_correlations, werner_parameter
-from controller.physics.domain import within
+from controller.physics.domain import LEAST, MOST, within
 from controller.physics.memory import PERFECT_MEMORY, Memory
 
 EXACT_LINKS = 8
@@ -41,7 +41,7 @@ _SLOTS_PER_CUTOFF = 50
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link does while it tries: heralded pairs per second (> 0), their state, and the seconds an attempt takes.
+    """What a link does while it tries: heralded pairs per second (1e-100 to 1e100), their state, and the seconds an attempt takes.
 
     `attempt_s` 0 means attempts so short that waiting is exponential; rate_hz * attempt_s, the success probability, is at most 1.
     """
@@ -51,8 +51,8 @@ class Link:
     attempt_s: float = 0.0
 
     def __post_init__(self) -> None:
-        within("rate_hz", self.rate_hz, 0, open_low=True)
-        within("attempt_s", self.attempt_s, 0)
+        within("rate_hz", self.rate_hz, LEAST, MOST)
+        within("attempt_s", self.attempt_s, 0, MOST)
         within("rate_hz * attempt_s", self.rate_hz * self.attempt_s, 0, 1 + 1e-12)
 
 
@@ -115,9 +115,9 @@ def _fit(links: Sequence[Link], nodes: Sequence[Node], delays_s: Sequence[float]
     if delays_s and len(delays_s) != len(links):
         raise ValueError(f"delays_s must be one per link: {len(links)}, got {len(delays_s)}")
     for delay_s in delays_s:
-        within("delays_s", delay_s, 0)
+        within("delays_s", delay_s, 0, MOST)
     if cutoff_s != math.inf:
-        within("cutoff_s", cutoff_s, 0, open_low=True)
+        within("cutoff_s", cutoff_s, LEAST, MOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from controller.physics.domain import within
+from controller.physics.domain import LEAST, MOST, within
 from controller.physics.fibre import transmittance
 
 _PLANCK_TIMES_LIGHT_J_M = 6.62607015e-34 * 299_792_458
@@ -37,7 +37,7 @@ class RamanCoefficient:
     """Where the figure comes from, for explanations."""
 
     def __post_init__(self) -> None:
-        within("beta_per_km_nm", self.beta_per_km_nm, 0)
+        within("beta_per_km_nm", self.beta_per_km_nm, 0, MOST)
 
 
 def raman_coefficient(data_nm: float, quantum_nm: float) -> RamanCoefficient:
@@ -115,9 +115,9 @@ def raman_backward_w(
 def _nepers(
     launch_w: float, beta_per_km_nm: float, bandwidth_nm: float, length_km: float, data_db_per_km: float, quantum_db_per_km: float
 ) -> tuple[float, float]:
-    within("launch_w", launch_w, 0)
-    within("beta_per_km_nm", beta_per_km_nm, 0)
-    within("bandwidth_nm", bandwidth_nm, 0)
+    within("launch_w", launch_w, 0, MOST)
+    within("beta_per_km_nm", beta_per_km_nm, 0, MOST)
+    within("bandwidth_nm", bandwidth_nm, 0, MOST)
     within("length_km", length_km, 0, 100_000)
     within("data_db_per_km", data_db_per_km, 0, 100)
     within("quantum_db_per_km", quantum_db_per_km, 0, 100)
@@ -132,8 +132,8 @@ def launched_w(dbm: float) -> float:
 
 def photons_hz(power_w: float, wavelength_nm: float) -> float:
     """Photons per second of light of `power_w` >= 0 at `wavelength_nm` > 0."""
-    within("power_w", power_w, 0)
-    within("wavelength_nm", wavelength_nm, 0, open_low=True)
+    within("power_w", power_w, 0, MOST)
+    within("wavelength_nm", wavelength_nm, LEAST, MOST)
     return power_w * wavelength_nm * 1e-9 / _PLANCK_TIMES_LIGHT_J_M
 
 
@@ -172,10 +172,16 @@ class SharedSpan:
     loss_after_db: float = 0.0
     """Of the quantum channel: what it passes from the end of the span to the receiver."""
 
+    def __post_init__(self) -> None:
+        within("length_km", self.length_km, 0, 100_000)
+        within("quantum_db_per_km", self.quantum_db_per_km, 0, 100)
+        within("data_db_per_km", self.data_db_per_km, 0, 100)
+        within("loss_after_db", self.loss_after_db, 0)
+
 
 def raman_noise(spans: Sequence[SharedSpan], quantum_nm: float, bandwidth_nm: float) -> RamanNoise:
     """Noise that reaches a receiver at `quantum_nm` behind a filter of `bandwidth_nm` >= 0, of all channels of all spans together."""
-    within("bandwidth_nm", bandwidth_nm, 0)
+    within("bandwidth_nm", bandwidth_nm, 0, MOST)
     total_w = 0.0
     used: list[RamanCoefficient] = []
     for span in spans:

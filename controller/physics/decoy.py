@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from controller.physics.bell_diagonal import binary_entropy
-from controller.physics.domain import within
+from controller.physics.domain import MOST, within
 from controller.physics.key_rates import DecoyBb84
 
 
@@ -75,7 +75,7 @@ class BasisCounts:
 
     def __post_init__(self) -> None:
         for n in range(3):
-            within(f"detections[{n}]", self.detections[n], 0)
+            within(f"detections[{n}]", self.detections[n], 0, MOST)
             within(f"errors[{n}]", self.errors[n], 0, self.detections[n])
 
 
@@ -135,7 +135,9 @@ class FiniteKeyBb84:
         return (least[0], least[1], least[2]), (most[0], most[1], most[2])
 
     def least_vacuum_and_single(self, detections: Three) -> tuple[float, float]:
-        """Least counts of empty and of single-photon pulses (equations 2 and 3)."""
+        """Least counts of empty and of single-photon pulses (equations 2 and 3) of `detections` >= 0 per intensity."""
+        for n in range(3):
+            within(f"detections[{n}]", detections[n], 0, MOST)
         m1, m2, m3 = self.intensities
         least, most = self._bounded(detections)
         tau_0, tau_1 = self._photons(0), self._photons(1)
@@ -146,6 +148,7 @@ class FiniteKeyBb84:
 
     def most_phase_error(self, key_single: float, check: BasisCounts) -> float:
         """Most phase errors among the single photons of the key basis (equations 4 and 5), at most 1/2."""
+        within("key_single", key_single, 0, MOST)
         _, m2, m3 = self.intensities
         _, check_single = self.least_vacuum_and_single(check.detections)
         if key_single < 1 or check_single < 1:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+LEAST, MOST = 1e-100, 1e100
+"""Bounds of figures that have none of their own, where products and quotients of a few must stay floats."""
+
 
 def within(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     """Raise ValueError unless `value` is finite and low <= value <= high (low < value when `open_low`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from controller.physics.domain import whole, within
+from controller.physics.domain import MOST, whole, within
 
 FIBRE_LOSS_DB_PER_KM = 0.2
 """Attenuation of standard single-mode fibre at 1550 nm. Assumed where a link declares none."""
@@ -23,8 +23,8 @@ SPLICE_LOSS_DB = 0.05
 
 def fibre_loss_db(length_km: float, loss_db_per_km: float = FIBRE_LOSS_DB_PER_KM) -> float:
     """Loss in dB of `length_km` >= 0 of glass at `loss_db_per_km` >= 0; splices and connectors come on top."""
-    within("length_km", length_km, 0)
-    within("loss_db_per_km", loss_db_per_km, 0)
+    within("length_km", length_km, 0, MOST)
+    within("loss_db_per_km", loss_db_per_km, 0, MOST)
     return length_km * loss_db_per_km
 
 
@@ -49,13 +49,13 @@ def path_loss_db(
     parts += [(f"fibres_db[{n}]", loss) for n, loss in enumerate(fibres)]
     parts += [(f"insertions_db[{n}]", loss) for n, loss in enumerate(insertions)]
     for name, loss in parts:
-        within(name, loss, 0)
+        within(name, loss, 0, MOST)
     return sum(fibres) + connectors * connector_loss_db + splices * splice_loss_db + sum(insertions) + margin_db
 
 
 def transmittance(loss_db: float) -> float:
     """Share of the power that passes a loss of `loss_db` >= 0, in [0, 1]."""
-    within("loss_db", loss_db, 0)
+    within("loss_db", loss_db, 0, MOST)
     return math.pow(10, -loss_db / 10)
 
 
@@ -67,5 +67,5 @@ def loss_db_of(transmittance: float) -> float:
 
 def propagation_delay_s(length_km: float) -> float:
     """One-way time of light over `length_km` >= 0 of fibre, in seconds."""
-    within("length_km", length_km, 0)
+    within("length_km", length_km, 0, MOST)
     return length_km / FIBRE_SPEED_KM_PER_S

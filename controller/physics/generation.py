@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from controller.physics.bell_diagonal import BellDiagonal
-from controller.physics.domain import whole, within
+from controller.physics.domain import LEAST, MOST, whole, within
 from controller.physics.fibre import propagation_delay_s, transmittance
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def attempt_rate_hz(herald_s: float, memories: int = 1, emission_s: float = 0.0)
     within("emission_s", emission_s, 0)
     whole("memories", memories, 1, 1_000_000)
     period_s = max(emission_s, (emission_s + herald_s) / memories)
-    within("emission_s + herald_s", period_s, 0, open_low=True)
+    within("emission_s + herald_s", period_s, LEAST, MOST)
     return 1 / period_s
 
 
@@ -141,15 +141,15 @@ def heralded_rate_hz(probability: float, success_s: float, failure_s: float) -> 
     The link rate of Caleffi, IEEE Access 5, 22299, 2017.
     """
     within("probability", probability, 0, 1, open_low=True)
-    within("success_s", success_s, 0, open_low=True)
-    within("failure_s", failure_s, 0, open_low=True)
+    within("success_s", success_s, LEAST, MOST)
+    within("failure_s", failure_s, LEAST, MOST)
     return probability / ((1 - probability) * failure_s + probability * success_s)
 
 
 def generation_rate_hz(probability: float, attempt_s: float) -> float:
     """Heralded pairs per second of back-to-back attempts of `attempt_s` > 0 seconds that succeed with `probability` in [0, 1]."""
     within("probability", probability, 0, 1)
-    within("attempt_s", attempt_s, 0, open_low=True)
+    within("attempt_s", attempt_s, LEAST, MOST)
     return probability / attempt_s
 
 

@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 
 from controller.physics.bell_diagonal import BellDiagonal, correlations, from_correlations
-from controller.physics.domain import within
+from controller.physics.domain import LEAST, MOST, within
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Times in seconds, (0, inf]: ZZ decays as exp(-t/T1), XX and YY as exp(-t/T2).
+    """Times in seconds, 1e-100 to 1e100 or inf: ZZ decays as exp(-t/T1), XX and YY as exp(-t/T2).
 
     Relaxation and dephasing with random Pauli frames (the Pauli-twirled channel of Ghosh, Fowler & Geller, PRA 86, 062318, 2012):
     T1 = inf is pure dephasing, T1 = T2 = T the depolarising memory of time constant T. Raises ValueError unless T2 <= 2 T1.
@@ -27,7 +27,7 @@ class Memory:
     def __post_init__(self) -> None:
         for name, time_s in (("t1_s", self.t1_s), ("t2_s", self.t2_s)):
             if time_s != math.inf:
-                within(name, time_s, 0, open_low=True)
+                within(name, time_s, LEAST, MOST)
         if self.t2_s > 2 * self.t1_s:
             raise ValueError(f"t2_s must be at most twice t1_s, got {self.t2_s!r} with t1_s {self.t1_s!r}")
 

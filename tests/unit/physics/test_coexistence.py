@@ -159,7 +159,7 @@ def test_figures_outside_their_range_are_refused(bad: float) -> None:
         (lambda: photons_hz(bad, 1550), "power_w"),
         (lambda: clicks_per_gate(bad, 1e-10, 0.2), "rate_hz"),
         (lambda: raman_noise([], 1550, bad), "bandwidth_nm"),
-        (lambda: raman_noise([SharedSpan(10, [], loss_after_db=bad)], 1550, 0.2), "loss_db"),
+        (lambda: SharedSpan(10, [], loss_after_db=bad), "loss_after_db"),
     ):
         with pytest.raises(ValueError, match=rf"^{name} must be"):
             call()

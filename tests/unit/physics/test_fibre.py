@@ -30,9 +30,9 @@ def test_known_lengths() -> None:
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_figures_outside_their_range_are_refused(bad: float) -> None:
     for call, name in ((fibre_loss_db, "length_km"), (propagation_delay_s, "length_km"), (transmittance, "loss_db")):
-        with pytest.raises(ValueError, match=rf"^{name} must be in \[0, inf\), got "):
+        with pytest.raises(ValueError, match=rf"^{name} must be in \[0, 1e\+100\], got "):
             call(bad)
-    with pytest.raises(ValueError, match=r"^loss_db_per_km must be in \[0, inf\)"):
+    with pytest.raises(ValueError, match=r"^loss_db_per_km must be in \[0, 1e\+100\]"):
         fibre_loss_db(1.0, bad)
     for eta in (bad, 0.0):
         with pytest.raises(ValueError, match=r"^transmittance must be in \(0, 1\]"):
