@@ -18,6 +18,7 @@ from topologies.emulation.workspace import Workspace, lay_out
 
 TOPOLOGIES = Path(document.__file__).parents[2] / "topologies"
 MANAGEMENT = IPv4Network("10.99.0.0/16")
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests are imported by name
 BELLHOP = [sys.executable, "-c", "from controller.cli import main; main()"]
 
 
