@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from controller.southbound.device import FlowRule
 from controller.southbound.openflow.codec import encode
 from controller.southbound.openflow.messages import FlowCommand, FlowMod
 from topologies.emulation.openflow.errors import OpenFlowError
-from topologies.emulation.openflow.fabric import Fabric, ForwardingLoop
 from topologies.emulation.openflow.headers import headers
 from topologies.emulation.openflow.pipeline import PROTOCOL, Pipeline, to_bytes
 
@@ -471,27 +469,3 @@ def test_nothing_passes_a_port_without_a_signal() -> None:
     made.set_port(3, up=False)
     assert ports_out(made) == [2]
     assert ports_out(made, in_port=3) == []
-
-
-def line(*switches: Pipeline) -> Fabric:
-    """h1 - s0 - s1 ... - h2: port 1 of a switch is to the left, 2 to the right."""
-    names = [f"s{number}" for number in range(len(switches))]
-    links = [((near, 2), (far, 1)) for near, far in pairwise(names)]
-    return Fabric(dict(zip(names, switches, strict=True)), [(("h1", 1), (names[0], 1)), *links, ((names[-1], 2), ("h2", 1))])
-
-
-def test_a_fabric_carries_a_frame_from_host_to_host() -> None:
-    hop = flow(apply(parser.OFPActionDecNwTtl(), out(2)), match={"eth_type": 0x0800})
-    fabric = line(switch(hop), switch(hop), switch(hop))
-    assert fabric.send(frame(), ("h1", 1)).arrived == [("h2", frame(ttl=61))]
-    assert fabric.send(frame(ttl=2), ("h1", 1)).arrived == []
-    assert fabric.send(frame(ttl=2), ("h1", 1)).visited == [("s0", 1), ("s1", 1)]
-    assert [name for name, _ in fabric.send(frame(ttl=1), ("h1", 1)).packet_ins] == ["s0"]
-
-
-def test_a_fabric_finds_loops() -> None:
-    flood = flow(apply(out(FLOOD)))
-    ring = [(("a", 2), ("b", 3)), (("b", 2), ("c", 3)), (("c", 2), ("a", 3)), (("h", 1), ("a", 1))]
-    fabric = Fabric({name: switch(flood) for name in "abc"}, ring)
-    with pytest.raises(ForwardingLoop, match="a frame goes round by"):
-        fabric.send(frame(), ("h", 1))
