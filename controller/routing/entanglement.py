@@ -181,13 +181,20 @@ def _buffered(topology: Topology, src: str, dst: str, floor: float, rate: float,
     return _Ranked(chain, chain.rate_hz, chain.fidelity, notes)
 
 
+def _nowhere(topology: Topology, src: str, dst: str) -> NoRoute:
+    rates = ((link, topology.figure(link, "rate_hz")) for link in topology.links("entanglement") if topology.usable(link))
+    idle = [link.id for link, rate in rates if rate is not None and rate.value == 0]
+    left_out = f"; {len(idle)} more make no pairs (rate_hz is 0), {idle[0]} for one" if idle else ""
+    return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters{left_out}", "reachability")
+
+
 def _refusal(topology: Topology, src: str, dst: str, floor: float, rate: float, fastest: Optimum | None) -> NoRoute:
     """Why no chain meets the floors; `fastest` is the one of the highest rate at that fidelity, where it is known."""
     offered = offers(topology, MAX_ROUNDS)
     ends = offered.arrays.number[src], offered.arrays.number[dst]
     finest = highest_fidelity(Search.of(offered, *ends))
     if finest is None:
-        return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters", "reachability")
+        return _nowhere(topology, src, dst)
     fidelity = _optimum(topology, offered, finest, src).fidelity
     if not _meets(fidelity, floor):
         purified = f"with up to {MAX_ROUNDS} rounds of purification per link"
@@ -312,7 +319,7 @@ def _on_demand(topology: Topology, src: str, dst: str, floor: float, rate: float
     ends = offered.arrays.number[src], offered.arrays.number[dst]
     found = Demand(topology, offered, *ends).best(Goal(floor, rate, finest))
     if not found:
-        raise NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters", "reachability")
+        raise _nowhere(topology, src, dst)
     best = found[0]
     delivered = best.delivery
     if delivered.rate_hz == 0:

@@ -77,6 +77,7 @@ def test_key() -> None:
 
 def test_key_with_constraints() -> None:
     assert routed("key", "secoqc", "BRT", "ERD")["trusted_nodes"] == ["SIE"]  # wider than the direct link
+    assert routed("key", "secoqc", "BRT", "ERD", "--prefer", "fewest-trusted-nodes")["trusted_nodes"] == []
     around = routed("key", "secoqc", "BRT", "ERD", "--avoid", "SIE", "--avoid", "STP", "--max-trusted-nodes", "1", "--shares", "2")
     assert sorted(path["nodes"] for path in around["paths"]) == [["BRT", "ERD"], ["BRT", "GUD", "ERD"]]
     assert around["trusted_nodes"] == ["GUD"]
@@ -339,3 +340,12 @@ def test_only_repeaters_swap_in_a_slot(tmp_path: Path) -> None:
     answer = routed("slot", str(network), written(tmp_path, "requests: [{src: a, dst: c}]"), "--slot", "1")
     assert [path["nodes"] for path in answer["requests"][0]["paths"]] == [["a", "r", "c"]]
     assert answer["requests"][0]["paths"][0]["links"] == ["entanglement:a--r", "r1"]
+
+
+def test_links_of_rate_zero_are_named_as_such(tmp_path: Path) -> None:
+    link = "name: n\nnodes: {a: {kind: end-node}, b: {kind: end-node}}\nlinks: [{kind: entanglement, id: e, ends: [a, b], fidelity: 0.9, rate_hz: RATE}]"
+    file = written(tmp_path, link.replace("RATE", "0"))
+    for model in ("buffered", "on-demand"):
+        told = refused("entanglement", file, "a", "b", "--min-fidelity", "0.5", "--model", model)
+        assert told["error"].endswith("; 1 more make no pairs (rate_hz is 0), e for one")
+    assert routed("entanglement", written(tmp_path, link.replace("RATE", "3")), "a", "b")["rate_hz"] == 3
