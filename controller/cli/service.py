@@ -33,6 +33,11 @@ def service() -> None:
     "--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="Who goes first when ways get scarce; 9 is highest."
 )
 @click.option("--rate", type=Finite(0), metavar="BPS", help="key: secret-key rate to promise, bit/s.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["widest", "fewest-trusted-nodes"]),
+    help="key: which path of those that carry the rate; by default the fewest trusted nodes for a promised rate, else the widest.",
+)
 @click.option("--shares", type=click.IntRange(1, 16), help="key: disjoint paths with an XOR share on each.")
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="key: the most trusted nodes.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="key: a node to keep off; may be given again.")
@@ -52,7 +57,7 @@ def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: boo
       bellhop service create connectivity h1 h4 --priority 5
     """
     given = {"rate_bps": options["rate"], "shares": options["shares"], "max_trusted_nodes": options["max_trusted_nodes"]}
-    given |= {"avoid": list(options["avoid"]) or None, "max_loss_db": options["max_loss"]}
+    given |= {"avoid": list(options["avoid"]) or None, "max_loss_db": options["max_loss"], "prefer": options["prefer"]}
     request = {"ends": [src, dst]} | {name: value for name, value in given.items() if value is not None}
     body = {"kind": kind, "request": request, "name": options["name"], "priority": options["priority"]}
     if options["for_s"] is not None:
