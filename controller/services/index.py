@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Hashable, Iterator
 from typing import Any
 
+from controller.services.app import Plan
 from controller.services.service import Service, ServiceState
 
 
@@ -43,7 +44,7 @@ class Index:
 
     def replace(self, before: Service | None, after: Service | None) -> None:
         """One service is now other than before; None where it is not there."""
-        same = before is not None and after is not None and before.plan is after.plan and before.request is after.request
+        same = before is not None and after is not None and before.request is after.request and _alike(before.plan, after.plan)
         if before is not None:
             for sets, key in self._keys(before, passing=same):
                 sets.drop(key, before.id)
@@ -77,6 +78,11 @@ class Index:
     def states(self, *states: ServiceState) -> set[str]:
         """Ids of the services in one of these states."""
         return set().union(*(self.in_state.of(state) for state in states))
+
+
+def _alike(a: Plan | None, b: Plan | None) -> bool:
+    """Whether two plans are to be found in the same places."""
+    return a is b or (a is not None and b is not None and a.touches == b.touches and a.desired.keys() == b.desired.keys())
 
 
 def likeness(kind: str, request: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -25,8 +26,13 @@ from controller.telemetry.events import EventLog
 log = logging.getLogger(__name__)
 
 REPLANS = 5
-BATCH = 8
-"""So many services are planned by one job and kept by one change of the store: what comes back is taken in without a pause, within 5 ms."""
+BATCH = 32
+"""So many services are planned by one job."""
+CHUNK = 4
+"""So many are kept by one change of the store, without a pause."""
+
+Outcome = list[Service] | str
+"""A service and its new companions as planned, or why there is no plan."""
 
 
 class NameTaken(ValueError):
@@ -144,22 +150,24 @@ class Planning:
         known = set(queue)
         moved: list[str] = []
         stuck: dict[str, str] = {}
-        while queue:
-            families, refusals = await self._next(queue)
-            changed: list[Service] = []
-            for head, *companions in families:
-                service = self.book.services.get(head.id)  # it may have moved on while it was planned
-                if service is None or service.state == "REMOVING":
-                    continue
-                again = service.model_copy(update={"plan": head.plan, "companions": head.companions})
-                stays = again.delivered and service.plan is not None and head.plan is not None and head.plan.desired == service.plan.desired
-                if not stays:
-                    moved.append(head.id)
-                    self.events.publish("service.moved", service=head.id, over=_way(head))
-                changed += [again if stays else self._under_way(again, service), *(self._under_way(each, service) for each in companions)]
-            stayed = {name: why for name, why in refusals.items() if name in self.book.services}
-            changed += [each for name, why in stayed.items() if (each := self._stay(self.book.services[name], why)) is not None]
-            self.commit(changed)
+        batch: list[Service] = []
+        answers: Sequence[Plan | Exception] = []
+        while queue or batch:
+            if not batch:
+                batch = self._first(queue)
+                answers = await self._answers(batch, {})
+            outcomes = self._outcomes(batch, answers)
+            queue.extendleft(each.id for each in reversed(batch[len(outcomes) :]))
+            if not outcomes:
+                outcomes = await self._alone(queue.popleft())
+            families = [outcome for outcome in outcomes.values() if not isinstance(outcome, str)]
+            but = {each.id: promised(each.plan, each.interval_s) for family in families for each in family if each.plan is not None}
+            batch = self._first(queue)
+            async with asyncio.TaskGroup() as both:  # the worker plans what follows while these are kept
+                planned = both.create_task(self._answers(batch, but))
+                moved += await self._keep(outcomes)
+            answers = planned.result()
+            stayed = {name: why for name, why in outcomes.items() if isinstance(why, str) and name in self.book.services}
             stuck |= stayed
             for name in stayed:
                 if self.book.services[name].state == "DEGRADED":
@@ -168,11 +176,8 @@ class Planning:
                     queue.extend(users)
         return moved, stuck
 
-    async def _next(self, queue: deque[str]) -> tuple[list[list[Service]], dict[str, str]]:
-        """Plan what comes first in the queue: services that stand alone together, one that has companions by itself.
-
-        Returns each with its companions as planned, and why there is no plan.
-        """
+    def _first(self, queue: deque[str]) -> list[Service]:
+        """Take from the queue, from its start, what can be planned together: services that stand alone."""
         batch: list[Service] = []
         while queue and len(batch) < BATCH:
             service = self.book.services.get(queue[0])
@@ -181,39 +186,69 @@ class Planning:
                     break
                 batch.append(service)
             queue.popleft()
-        families: list[list[Service]] = []
-        refusals: dict[str, str] = {}
-        if batch:
-            answers = await self._answers(batch)
-            for service, answer in zip(batch, answers, strict=False):
-                if isinstance(answer, Exception):
-                    refusals[service.id] = _why(service, answer)
-                elif answer.companions or not self._fits(answer):
-                    break
-                else:
-                    families.append([service.model_copy(update={"plan": answer})])
-            queue.extendleft(each.id for each in reversed(batch[len(families) + len(refusals) :]))
-        if queue and not families and not refusals and (service := self.book.services.get(queue.popleft())) is not None:
-            try:
-                families.append(await self.drafted(service))
-            except Exception as no:
-                refusals[service.id] = _why(service, no)
-        return families, refusals
+        return batch
 
-    async def _answers(self, batch: Sequence[Service]) -> Sequence[Plan | Exception]:
+    def _outcomes(self, batch: Sequence[Service], answers: Sequence[Plan | Exception]) -> dict[str, Outcome]:
+        """What was planned together, up to the first that comes to need companions or does not fit the network as it is now."""
+        outcomes: dict[str, Outcome] = {}
+        for service, answer in zip(batch, answers, strict=False):
+            if isinstance(answer, Exception):
+                outcomes[service.id] = _why(service, answer)
+            elif answer.companions or not self._fits(answer):
+                break
+            else:
+                outcomes[service.id] = [service.model_copy(update={"plan": answer})]
+        return outcomes
+
+    async def _alone(self, name: str) -> dict[str, Outcome]:
+        """Plan one service with the companions it needs; nothing when it is gone."""
+        service = self.book.services.get(name)
+        if service is None:
+            return {}
         try:
-            return await self.planner.plans(batch, self.topology, self.ledger(), time.time())
+            return {name: await self.drafted(service)}
+        except Exception as no:
+            return {name: _why(service, no)}
+
+    async def _answers(self, batch: Sequence[Service], but: Mapping[str, Entry | None]) -> Sequence[Plan | Exception]:
+        """Plans on the ledger with the entries `but` in place of what it has."""
+        try:
+            return await self.planner.plans(batch, self.topology, self.ledger(), time.time(), but) if batch else []
         except Exception as no:  # of the executor, not of an app
             return [no] * len(batch)
 
-    def _stay(self, service: Service, why: str) -> Service | None:
-        """No other way was found for a service: what that means for it depends on whether it still has the one it is on."""
-        if service.state == "REMOVING":
-            return None
+    async def _keep(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """Keep in the book what came of planning services, some at a time. Returns those that moved."""
+        moved: list[str] = []
+        names = list(outcomes)
+        for start in range(0, len(names), CHUNK):
+            changed: list[Service] = []
+            for name in names[start : start + CHUNK]:
+                service, outcome = self.book.services.get(name), outcomes[name]
+                if service is None or service.state == "REMOVING":  # it moved on while it was planned
+                    continue
+                if isinstance(outcome, str):
+                    changed += self._stay(service, outcome)
+                    continue
+                head, *companions = outcome
+                again = service.model_copy(update={"plan": head.plan, "companions": head.companions})
+                if again.delivered and service.plan is not None and head.plan is not None and head.plan.desired == service.plan.desired:
+                    changed.append(again)
+                else:
+                    moved.append(name)
+                    self.events.publish("service.moved", service=name, over=_way(head))
+                    changed.append(self._under_way(again, service))
+                changed += [self._under_way(each, service) for each in companions]
+            self.commit(changed)
+            await asyncio.sleep(0)
+        return moved
+
+    def _stay(self, service: Service, why: str) -> list[Service]:
+        """No other way was found for a service: what that changes of it depends on whether it still has the one it is on."""
         if service.plan is not None and service.delivered and not self.judge.broken(service.plan) and service.state != "DEGRADED":
-            return None
+            return []
         degraded = service.state in ("ACTIVE", "PROGRAMMING", "REPAIRING") and not self.judge.serves_from_stock(service)
-        return service.moved("DEGRADED" if degraded else service.state, why)
+        return [service.moved("DEGRADED" if degraded else service.state, why)]
 
     def _under_way(self, service: Service, head: Service) -> Service:
         """A service with a new plan, on its way to being delivered; `head` is the one that all this is planned for."""

@@ -221,8 +221,8 @@ class Reconciler:
 
     async def _check_one(self, name: str, parts: Parts, refused: dict[str, str]) -> bool:
         """Whether the device may be changed now; services it would refuse are named in `refused`."""
+        taken = {item.key for part in list(parts.values())[:1] for item in part.foreign}
         for service, part in parts.items():
-            taken = {item.key for item in part.foreign}
             clash = [item for item in part.add if item.key in taken]
             if clash:
                 refused[service] = f"{name}: {clash[0]} would replace what somebody else put there; remove that, or ask for other ends"
@@ -260,16 +260,17 @@ class Reconciler:
         failed: set[str] = set()
         touched: set[str] = set()
         wholes: list[Diff] = []
+        owners: dict[str, dict[Item, str]] = {}
         merging = Turn()
         for name, parts in work.items():
             wholes.append(_merged(name, list(parts.values())))
+            owners[name] = {item: service for service, part in parts.items() for item in (*part.add, *part.remove)}
             await merging.pause()
         for stage in await asyncio.to_thread(stages, wholes, self.light_order()):  # pure, and long when there is much to do
             calls: dict[str, Parts] = {}
             turn = Turn()
             for name, whole in stage.items():
-                common = {service: _common(whole, part) for service, part in sorted(work[name].items())}
-                if parts := {service: part for service, part in common.items() if not part.empty}:
+                if parts := _divided(whole, owners[name], work[name]):
                     calls[name] = parts
                 await turn.pause()
             touched |= calls.keys()
@@ -331,6 +332,13 @@ def _merged(device: str, parts: list[Diff]) -> Diff:
     )
 
 
-def _common(a: Diff, b: Diff) -> Diff:
-    add, remove = set(b.add), set(b.remove)
-    return Diff(a.device, tuple(item for item in a.add if item in add), tuple(item for item in a.remove if item in remove), b.foreign)
+def _divided(stage: Diff, owners: Mapping[Item, str], among: Parts) -> Parts:
+    """A stage of a device's change, by those of the services that own its items which are still among these."""
+    cut: dict[str, tuple[list[Item], list[Item]]] = {}
+    for number, items in enumerate((stage.add, stage.remove)):
+        for item in items:
+            if (service := owners[item]) in among:
+                cut.setdefault(service, ([], []))[number].append(item)
+    return {
+        service: Diff(stage.device, tuple(add), tuple(remove), among[service].foreign) for service, (add, remove) in sorted(cut.items())
+    }
