@@ -91,6 +91,8 @@ def emulate(
             )
         except OSError as error:
             fail(f"cannot begin: {reason(error)}")
+        except ValueError as wrong:  # a management network that is too small
+            fail(f"cannot begin: {wrong}")
         try:
             outside = enclose() if management else None
         except OSError as error:

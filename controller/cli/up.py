@@ -43,12 +43,15 @@ PR_SET_PDEATHSIG = 1
 def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, any_ports: bool, device_times: str, mininet: bool) -> None:
     """Bring up TOPOLOGY: the controller, emulated devices and KMEs, on loopback. Ctrl-C ends all of it.
 
-    TOPOLOGY is a YAML file, or the name of a network that comes with Bellhop (sandbox, secoqc).
+    TOPOLOGY is a YAML file, a Python file as for `mn --custom` (FILE.py, or FILE.py:NAME where it has several topologies), or the name of a
+    network that comes with Bellhop (sandbox, secoqc). With --mininet, hosts are Mininet's, switches Open vSwitch, and each optical switch
+    and KME has a network namespace and an address in 10.0.0.0/8.
 
     \b
     Examples:
       bellhop up sandbox
       bellhop up topologies/secoqc.yaml --for 60
+      bellhop up topologies/metro.py
       sudo bellhop up sandbox --mininet
     """
     from topologies.emulation.management import claim
@@ -79,7 +82,7 @@ def up(topology: str, for_s: float | None, directory: Path | None, keep: bool, a
     with lock, claimed or nullcontext(), programs.running(), _stop_signals():
         try:
             _start(programs, workspace, device_times, management)
-            _introduce(workspace)
+            _introduce(workspace, management)
             _watch(programs, workspace, for_s)
         except KeyboardInterrupt:
             pass
@@ -203,7 +206,7 @@ def _answer(programs: Programs, workspace: Workspace, what: str, url: str, deadl
     return answer
 
 
-def _introduce(workspace: Workspace) -> None:
+def _introduce(workspace: Workspace, management: IPv4Network | None) -> None:
     """Say what was started and where."""
     click.echo(f"{workspace.topology.name} is up")
     click.echo(f"  API        {workspace.api}/api/v1/topology   metrics {workspace.api}/metrics")
@@ -213,6 +216,10 @@ def _introduce(workspace: Workspace) -> None:
             click.echo(f"  KME        https://{node.kme}   {name}, for {', '.join(workspace.topology.saes(name))}")
         if node.address is not None:
             click.echo(f"  NETCONF    {node.address}   {name}")
+    if management is not None:
+        switches = workspace.directory / "mininet" / "openvswitch"
+        click.echo("  inside     nsenter -n -t $(pgrep -nf 'is mininet:ocs1$') ss -ltn   as root, with the name of a host or device")
+        click.echo(f"  switches   OVS_RUNDIR={switches} ovs-ofctl -O OpenFlow13 dump-flows s1   as root, with the name of a switch")
     click.echo(f"  files      {workspace.directory} (certificates in pki/, logs beside them)")
     if workspace.api != "http://127.0.0.1:8480":
         click.echo(f"  for the command line: export BELLHOP_SERVER={workspace.api} BELLHOP_EMULATOR={workspace.emulator}")

@@ -10,8 +10,9 @@
     topos = {"pair": Pair}
 
 `bellhop up FILE.py` brings up all of it. What the methods take are the fields of the network document, which is what a topology becomes, with
-the same checks. `mn --custom FILE.py --topo pair` runs the classical part: to `mn`, quantum nodes are hosts without
-an address, which `pingall` counts as lost. `mn` knows neither light nor keys nor pairs: no QKD link makes key there and no optical switch listens. Its switches speak OpenFlow 1.3 with any controller: `--controller remote` is `bellhop run`.
+the same checks. `mn --custom FILE.py --topo pair` runs the classical part: to `mn`, quantum nodes are hosts without an address, which
+`pingall` counts as lost and whose names its command line cannot put an address for. `mn` knows neither light nor keys nor pairs: no QKD
+link makes key there and no optical switch listens. The switches speak OpenFlow 1.3 with any controller.
 """
 
 from __future__ import annotations
