@@ -115,15 +115,11 @@ class Book:
         self._commit(services, desired)
         return frozenset(desired)
 
-    def forget_absent(self, held: Mapping[str, frozenset[Item]]) -> None:
-        """By device, all that it was read to hold: what was to be gone and is not among it is gone."""
-        left = {
-            device: replace(before, absent=tuple(item for item in before.absent if item in items))
-            for device, items in held.items()
-            if not items.issuperset((before := self.of(device)).absent)
-        }
-        if left:
-            self._commit({}, left)
+    def forget_absent(self, device: str, held: frozenset[Item]) -> None:
+        """The device was read to hold this: what was to be gone and is not among it is gone."""
+        before = self.of(device)
+        if not held.issuperset(before.absent):
+            self._commit({}, {device: replace(before, absent=tuple(item for item in before.absent if item in held))})
 
     def _commit(self, services: Mapping[str, Service | None], desired: Mapping[str, Desired]) -> None:
         changes: dict[str, Any] = {}

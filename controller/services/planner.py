@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -341,8 +341,19 @@ async def _news(has: _Has, topology: Topology, ledger: Ledger) -> _News:
         if start:
             await asyncio.sleep(0)
     events = topology.events_since(has.network) if has.network >= 0 else None
-    whole = pickle.dumps(topology) if events is None else None
-    return _News(topology.name, has, now._replace(network=topology.revision), whole, events or (), tuple(parts))
+    whole, revision = (None, topology.revision) if events is not None else await _whole(topology)
+    return _News(topology.name, has, now._replace(network=revision), whole, events or (), tuple(parts))
+
+
+async def _whole(topology: Topology) -> tuple[bytes, int]:
+    """The network pickled, at which revision: in a thread, for a large one takes long, unless it keeps changing meanwhile."""
+    for _ in range(3):
+        revision = topology.revision
+        with suppress(RuntimeError):  # what is walked through may grow
+            whole = await asyncio.to_thread(pickle.dumps, topology)
+            if topology.revision == revision:
+                return whole, revision
+    return pickle.dumps(topology), topology.revision
 
 
 def _own_pool() -> Executor:

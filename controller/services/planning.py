@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import deque
@@ -30,6 +31,9 @@ BATCH = 32
 """So many services are planned by one job."""
 CHUNK = 4
 """So many are kept by one change of the store, without a pause."""
+YOUNG = 64
+"""After so many plans kept the garbage collector passes over what there is from then on: they refer to each other in no circle, and a full
+collection that walks through ten thousand of them would hold up every session."""
 
 Outcome = list[Service] | str
 """A service and its new companions as planned, or why there is no plan."""
@@ -53,6 +57,10 @@ class Planning:
     """Devices for which the ledger has an entry of what they may still hold."""
     unjudged: set[str] = field(default_factory=set)
     """Services that changed, or whose companions did, since they were last judged."""
+    _numbers: dict[str, int] = field(default_factory=dict)
+    """By kind, a number below which every name was given."""
+    _young: int = 0
+    """Plans kept since the garbage collector was last told that they stay."""
 
     def draft(
         self, kind: str, request: dict[str, Any], name: str | None, priority: int, start_s: float | None, end_s: float | None
@@ -60,16 +68,17 @@ class Planning:
         """A service as asked for. Raises WrongRequest, NameTaken or ValueError."""
         request = checked(kind, request)
         if name is None:
-            name = self._free_name(kind)
+            self._numbers[kind] = number = self._free_number(kind, self._numbers.get(kind, 1))
+            name = f"{kind}-{number}"
         elif name in self.book.services:
             raise NameTaken(f"a service named '{name}' exists; remove it first, or choose another name")
         if start_s is not None and end_s is not None and end_s <= start_s:
             raise ValueError("the service would end before it starts; give an end later than the start")
         return Service(id=name, kind=kind, request=request, priority=priority, start_s=start_s, end_s=end_s, created_s=time.time())
 
-    def _free_name(self, prefix: str, drafts: Iterable[Service] = ()) -> str:
+    def _free_number(self, prefix: str, start: int = 1, drafts: Iterable[Service] = ()) -> int:
         taken = {each.id for each in drafts}
-        return next(name for number in count(1) if (name := f"{prefix}-{number}") not in self.book.services and name not in taken)
+        return next(number for number in count(start) if (name := f"{prefix}-{number}") not in self.book.services and name not in taken)
 
     # one service with its companions
 
@@ -98,8 +107,9 @@ class Planning:
                 drafts = (*family, *queue)
                 found = self._standing(wanted.kind, request, drafts)
                 if found is None:
-                    number = self._free_name(f"{each.id[:40]}.{wanted.kind}", drafts)
-                    found = self.draft(wanted.kind, request, number, each.priority, None, None).model_copy(update={"parent": each.id})
+                    prefix = f"{each.id[:40]}.{wanted.kind}"
+                    name = f"{prefix}-{self._free_number(prefix, drafts=drafts)}"
+                    found = self.draft(wanted.kind, request, name, each.priority, None, None).model_copy(update={"parent": each.id})
                     queue.append(found)
                 elif found.state == "FAILED" and found not in drafts:
                     queue.append(found)
@@ -287,6 +297,11 @@ class Planning:
         self._let_go(kept, gone)
         before = {name: self.book.services[name].state for name in kept if name in self.book.services}
         marked = self.book.commit(kept.values(), gone)
+        self._young += len(kept)
+        if self._young >= YOUNG:
+            self._young = 0
+            gc.collect(1)
+            gc.freeze()
         self.unjudged.update(kept)
         for name in (*kept, *gone):
             self.unjudged.update(self.book.index.needing.of(name))

@@ -130,11 +130,13 @@ class Reconciler:
         before = {name: self.views[name].state for name in ordered}
         results = await together(self._read_one(name) for name in ordered)
         states = {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
+        turn = Turn()
         if forget:
-            self.book.forget_absent({name: state.items for name, state in states.items()})
+            for name, state in states.items():
+                self.book.forget_absent(name, state.items)
+                await turn.pause()
         wanted = {name: self.book.of(name) for name in states}  # of one moment: a plan that changes now is the next round's
         diffs: dict[str, Diff] = {}
-        turn = Turn()
         for name, state in states.items():
             view, desired = self.views[name], wanted[name]
             diffs[name] = view.diff = diff(name, state.items, desired.items(), frozenset(desired.absent))

@@ -35,7 +35,8 @@ class EventLog:
         """Add an event; `kind` is dotted, as in `service.active`."""
         self.number += 1
         self._events.append(Event(self.number, time.time(), kind, data))
-        log.info("%s %s", kind, " ".join(f"{name}={value}" for name, value in data.items()))
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s %s", kind, " ".join(f"{name}={value}" for name, value in data.items()))
         self._published.set()
         self._published = asyncio.Event()
 

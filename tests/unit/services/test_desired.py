@@ -59,8 +59,8 @@ class Books(RuleBasedStateMachine):
 
     @rule(held=st.dictionaries(st.sampled_from(DEVICES), st.frozensets(ITEM, max_size=3)))
     def devices_were_read(self, held: dict[str, frozenset[Item]]) -> None:
-        self.book.forget_absent({device: items | {foreign_rule(1)} for device, items in held.items()})
         for device, items in held.items():
+            self.book.forget_absent(device, items | {foreign_rule(1)})
             self.ever[device] &= items | self.present(device)
 
     @precondition(lambda self: self.wanted)
