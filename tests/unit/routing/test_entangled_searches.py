@@ -35,7 +35,7 @@ class Graph:
             if here == dst:
                 yield path
                 return
-            if here != src and self.swap_w[here] == math.inf:
+            if here != src and (here == DST or self.swap_w[here] == math.inf):
                 return
             for number, both in enumerate(ends):
                 if here in both and self.rate[number, 0] >= least_hz:
@@ -60,14 +60,14 @@ class Graph:
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
     """Links in parallel, links and nodes that are of no use, whole costs from 0 to 3; a round of purification halves rate and cost at most."""
-    pairs = [(a, b) for a in range(NODES) for b in range(a + 1, NODES)]
-    ends = np.array(draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=11)), dtype=np.int32)
+    pairs = [(a, b) for a in range(NODES) for b in range(a + 1, NODES) if b > DST]
+    ends = np.array(draw(st.lists(st.sampled_from(pairs), min_size=5, max_size=11)), dtype=np.int32)
     count, small = len(ends), st.integers(0, 3)
-    raw = np.array(draw(st.lists(st.sampled_from([0.0, 2.0, 4.0, 8.0]), min_size=count, max_size=count)))
+    raw = np.array(draw(st.lists(st.sampled_from([0.0, 2.0, 4.0, 8.0, 8.0]), min_size=count, max_size=count)))
     purified = np.array(draw(st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=count, max_size=count))) * raw
     cost = np.array(draw(st.lists(st.tuples(small, small), min_size=count, max_size=count)), dtype=float)
     cost = np.stack((cost.sum(axis=1), cost[:, 0]), axis=1)
-    swap = np.array(draw(st.lists(st.tuples(small, small, st.booleans()), min_size=NODES, max_size=NODES)), dtype=float)
+    swap = np.array(draw(st.lists(st.tuples(small, small, st.sampled_from([0, 0, 0, 1])), min_size=NODES, max_size=NODES)), dtype=float)
     swap[:2] = 0
     closed = swap[:, 2] > 0
     a, b = ends[:, 0].copy(), ends[:, 1].copy()
@@ -81,11 +81,11 @@ def distance(graph: Graph, src: int, dst: int, least_hz: float) -> float:
     return min((graph.sums(src, path, least_hz)[0] for path in graph.simple_paths(src, dst, least_hz)), default=math.inf)
 
 
-thresholds = st.sampled_from([0.5, 1.0, 2.0, 3.0, 8.0, 9.0])
+thresholds = st.sampled_from([0.5, 1.0, 2.0, 3.0, 8.0])
 
 
-@settings(max_examples=150, deadline=None)
-@given(graphs(), thresholds, st.integers(0, 12), st.sampled_from([0.0, 1.0, math.inf]), st.booleans())
+@settings(max_examples=300, deadline=None)
+@given(graphs(), thresholds, st.sampled_from([6, 20, 60]), st.sampled_from([0.0, 1.0, 4.0, math.inf]), st.booleans())
 def test_sums_are_those_of_the_shortest_paths_of_use(graph: Graph, least_hz: float, limit: int, slack: float, directed: bool) -> None:
     arrays = (graph.edges.indptr, graph.edges.indices, graph.edges.edge, graph.rate, graph.cost, least_hz, 1.0, graph.swap_w)
     exact = [distance(graph, node, DST, least_hz) if node != DST else 0.0 for node in range(NODES)]
