@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from struct import Struct
 
+from controller.southbound.device import Band, BandType, Bucket, Group, Meter
 from controller.southbound.openflow.actions import decode_actions, encode_actions
-from controller.southbound.openflow.groups import Band, BandType, Bucket, Group, GroupCommand, GroupMod, Meter, MeterCommand, MeterMod
+from controller.southbound.openflow.groups import GroupCommand, GroupMod, MeterCommand, MeterMod
 from controller.southbound.openflow.messages import MalformedMessage
 
 _GROUP_MOD = Struct("!HBxI")
@@ -63,7 +64,7 @@ def encode_bands(bands: tuple[Band, ...]) -> bytes:
         if band.type in (BandType.DROP, BandType.DSCP_REMARK):
             rest = _PRECEDENCE.pack(band.precedence_levels)
         else:
-            rest = band.rest
+            rest = bytes.fromhex(band.rest)
         encoded.append(_BAND.pack(band.type, _BAND.size + len(rest), band.rate, band.burst) + rest)
     return b"".join(encoded)
 
@@ -82,6 +83,6 @@ def decode_bands(data: bytes, offset: int, end: int) -> tuple[Band, ...]:
         elif kind in (BandType.DROP, BandType.DSCP_REMARK):
             raise MalformedMessage(f"a meter band of type {kind} and length {length} at byte {offset}")
         else:
-            bands.append(Band(rate, burst, kind, 0, data[start:after]))
+            bands.append(Band(rate, burst, kind, 0, data[start:after].hex()))
         offset = after
     return tuple(bands)

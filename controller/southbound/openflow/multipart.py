@@ -6,17 +6,15 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
-from controller.southbound.device import FlowRule
+from controller.southbound.device import FlowRule, Group, Meter
 from controller.southbound.openflow.actions import decode_instructions, encode_instructions
 from controller.southbound.openflow.group_codec import decode_bands, decode_buckets, encode_bands, encode_buckets
 from controller.southbound.openflow.groups import (
-    Group,
     GroupDescReply,
     GroupDescRequest,
     GroupStats,
     GroupStatsReply,
     GroupStatsRequest,
-    Meter,
     MeterConfigReply,
     MeterConfigRequest,
     MeterStats,

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import strategies as st
 
-from controller.southbound.device import FlowRule
+from controller.southbound.device import Band, BandType, Bucket, FlowRule, Group, GroupType, Meter
 from controller.southbound.openflow import groups as g
 from controller.southbound.openflow import messages as m
 from controller.southbound.openflow import statistics as s
@@ -118,10 +118,10 @@ rules = st.builds(
 )
 flow_mods = st.builds(m.FlowMod, st.sampled_from(m.FlowCommand), rules, u64, u16, u16, u32, u32, u32, u16)
 ports = st.builds(m.Port, u32, macs, texts(15), *(u32,) * 8)
-buckets = st.builds(g.Bucket, action_lists, u16, u32, u32)
-groups = st.builds(g.Group, u32, st.sampled_from(g.GroupType).map(int), listed(buckets))
-bands = st.one_of(st.builds(g.Band, u32, u32), st.builds(g.Band, u32, u32, st.just(int(g.BandType.DSCP_REMARK)), u8))
-meters = st.builds(g.Meter, u32, u16, listed(bands))
+buckets = st.builds(Bucket, action_lists, u16, u32, u32)
+groups = st.builds(Group, u32, st.sampled_from(GroupType).map(int), listed(buckets))
+bands = st.one_of(st.builds(Band, u32, u32), st.builds(Band, u32, u32, st.just(int(BandType.DSCP_REMARK)), u8))
+meters = st.builds(Meter, u32, u16, listed(bands))
 counters = listed(st.tuples(u64, u64))
 packet_ins = st.builds(
     m.PacketIn,

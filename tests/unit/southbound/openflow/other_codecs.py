@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from drawn_messages import IPV6S, NUMBERS
 
-from controller.southbound.device import FlowRule
+from controller.southbound.device import Band, BandType, Bucket, FlowRule, Group, Meter
 from controller.southbound.openflow import groups as g
 from controller.southbound.openflow import messages as m
 from controller.southbound.openflow import statistics as s
@@ -115,11 +115,11 @@ class OtherCodec:
         lists = ((self.ofp.OFPIT_APPLY_ACTIONS, apply), (self.ofp.OFPIT_WRITE_ACTIONS, write))
         return [self.messages.OFPInstructionActions(kind, items) for kind, items in lists if items] + others
 
-    def bucket(self, bucket: g.Bucket) -> Any:
+    def bucket(self, bucket: Bucket) -> Any:
         return self.messages.OFPBucket(bucket.weight, bucket.watch_port, bucket.watch_group, self.actions(bucket.actions))
 
-    def band(self, band: g.Band) -> Any:
-        if band.type == g.BandType.DROP:
+    def band(self, band: Band) -> Any:
+        if band.type == BandType.DROP:
             return self.messages.OFPMeterBandDrop(band.rate, band.burst)
         return self.messages.OFPMeterBandDscpRemark(band.rate, band.burst, band.precedence_levels)
 
@@ -254,7 +254,7 @@ class OtherCodec:
                 )
             case "OFPGroupDescStatsReply":
                 return g.GroupDescReply(
-                    tuple(g.Group(e.group_id, e.type, tuple(self._bucket(bucket) for bucket in e.buckets)) for e in t.body), more
+                    tuple(Group(e.group_id, e.type, tuple(self._bucket(bucket) for bucket in e.buckets)) for e in t.body), more
                 )
             case "OFPMeterStatsReply":
                 return g.MeterStatsReply(
@@ -270,9 +270,9 @@ class OtherCodec:
             case "OFPMeterConfigStatsReply":
                 return g.MeterConfigReply(
                     tuple(
-                        g.Meter(
+                        Meter(
                             *(e.meter_id, e.flags),
-                            tuple(g.Band(b.rate, b.burst_size, b.type, getattr(b, "prec_level", 0)) for b in e.bands),
+                            tuple(Band(b.rate, b.burst_size, b.type, getattr(b, "prec_level", 0)) for b in e.bands),
                         )
                         for e in t.body
                     ),
@@ -280,8 +280,8 @@ class OtherCodec:
                 )
         raise AssertionError(f"no translation for {t}")
 
-    def _bucket(self, bucket: Any) -> g.Bucket:
-        return g.Bucket(tuple(map(self._action, bucket.actions)), bucket.weight, bucket.watch_port, bucket.watch_group)
+    def _bucket(self, bucket: Any) -> Bucket:
+        return Bucket(tuple(map(self._action, bucket.actions)), bucket.weight, bucket.watch_port, bucket.watch_group)
 
     def _rule(self, t: Any) -> FlowRule:
         return FlowRule(t.priority, our_match(t.match), self._instructions(t.instructions), t.cookie, t.table_id)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from os_ken.ofproto import ofproto_v1_3 as ofp
 
-from controller.southbound.device import FlowRule
+from controller.southbound.device import Band, Bucket, FlowRule, Group, GroupType, Meter
 from controller.southbound.openflow.codec import Frame, Framer, decode, encode, readdressed, recommanded
 from controller.southbound.openflow.errors import error_name
-from controller.southbound.openflow.groups import Band, Bucket, Group, GroupCommand, GroupMod, GroupType, Meter, MeterCommand, MeterMod
+from controller.southbound.openflow.groups import GroupCommand, GroupMod, MeterCommand, MeterMod
 from controller.southbound.openflow.messages import (
     EXPERIMENTER_ERROR,
     Error,
@@ -216,7 +216,7 @@ def test_a_packet_in_that_ends_in_its_match_is_malformed(match: tuple[tuple[str,
 
 
 def test_a_band_that_is_not_modelled_is_kept() -> None:
-    mod = MeterMod(MeterCommand.ADD, Meter(1, 1, (Band(100, 10, 0xFFFF, 0, bytes.fromhex("0000232000000001")), Band(200))))
+    mod = MeterMod(MeterCommand.ADD, Meter(1, 1, (Band(100, 10, 0xFFFF, 0, "0000232000000001"), Band(200))))
     assert decoded(encode(mod)) == mod
 
 
