@@ -6,6 +6,8 @@ from controller.southbound.openflow.messages import EXPERIMENTER_ERROR, Error
 
 HELLO_FAILED = 0
 INCOMPATIBLE, NOT_PERMITTED = 0, 1
+ROLE_REQUEST_FAILED = 11
+STALE = 0
 
 _TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
     0: ("HELLO_FAILED", ("INCOMPATIBLE", "EPERM")),

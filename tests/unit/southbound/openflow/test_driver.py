@@ -436,7 +436,7 @@ async def test_tls_admits_switches_of_the_authority_and_nobody_else(tmp_path: Pa
     known = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
     known.load_cert_chain(*pki.issue(tmp_path, "qkd", "s1"))
     nameless = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
-    async with OpenFlowListener("127.0.0.1", 0, tls=server) as listener:
+    async with OpenFlowListener("127.0.0.1", 0, tls=lambda: server) as listener:
         driver = OpenFlowSwitch("s1", 1, listener)
         running = asyncio.create_task(driver.run())
         async with dial(listener, known) as peer:
