@@ -7,7 +7,7 @@ to be gone: so Bellhop removes what it put there, even after a crash, and never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,35 +21,42 @@ from controller.southbound.device import Item
 from controller.store.sqlite import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Desired:
     """What one device is to hold: `present` by service, and what must go."""
 
-    present: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
-    absent: tuple[Item, ...] = ()
-    wanted: Mapping[Item, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    present: dict[str, tuple[Item, ...]] = field(default_factory=dict)
+    absent: dict[Item, None] = field(default_factory=dict)
+    """In the order in which it was given up."""
+    wanted: dict[Item, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
     """Every item that is present, and the services it is for."""
 
     def items(self) -> frozenset[Item]:
         return frozenset(self.wanted)
 
-    def replace(self, changes: Mapping[str, tuple[Item, ...]]) -> Desired:
-        """The desired state with these services' items in place of what they had; what nobody wants any more becomes absent."""
-        present, wanted = {**self.present}, {**self.wanted}
-        gone = dict.fromkeys(self.absent)
-        for service, items in changes.items():
-            before = present.pop(service, ())
-            gone.update(dict.fromkeys(before))
-            for item in dict.fromkeys(before):
-                if others := tuple(each for each in wanted[item] if each != service):
-                    wanted[item] = others
-                else:
-                    del wanted[item]
-            for item in dict.fromkeys(items):
-                wanted[item] = (*wanted.get(item, ()), service)
-            if items:
-                present[service] = items
-        return Desired(present, tuple(item for item in gone if item not in wanted), wanted)
+    def copy(self) -> Desired:
+        return Desired(self.present.copy(), self.absent.copy(), self.wanted.copy())
+
+    def put(self, service: str, items: tuple[Item, ...]) -> bool:
+        """Put these items in place of what the service had; what nobody wants any more becomes absent. Returns whether what is absent changed."""
+        left = False
+        before = self.present.pop(service, ())
+        for item in before:
+            if item in items:
+                continue
+            if others := tuple(each for each in self.wanted[item] if each != service):
+                self.wanted[item] = others
+            else:
+                del self.wanted[item]
+                self.absent[item] = None
+                left = True
+        for item in items:
+            if service not in (others := self.wanted.get(item, ())):
+                self.wanted[item] = (*others, service)
+                left |= self.absent.pop(item, self) is None
+        if items:
+            self.present[service] = items
+        return left
 
 
 @pydantic_dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Book:
         self.desired: dict[str, Desired] = {}
         self.leaving: set[str] = set()
         """Devices on which something is to be gone."""
+        self._lent: set[str] = set()
+        """Devices whose desired state is in somebody's hands, who is not to see it change."""
         self.index = Index()
         self.ledger = Ledger()
         held: dict[str, dict[str, tuple[Item, ...]]] = {}
@@ -90,13 +99,21 @@ class Book:
                     if items:
                         held.setdefault(device, {})[name] = tuple(items)
             elif kind == "desired":
-                self._hold(name, Desired(absent=_LEFT.validate_python(entry.value).absent))
+                self._own(name).absent.update(dict.fromkeys(_LEFT.validate_python(entry.value).absent))
+                self.leaving.add(name)
         for device, present in held.items():
-            self._hold(device, self.of(device).replace(present))
+            for service_id, items in present.items():
+                self._own(device).put(service_id, items)
         self.revision = store.revision
 
     def of(self, device: str) -> Desired:
+        """What the device is to hold. To be read before the book changes."""
         return self.desired.get(device, _NOTHING)
+
+    def lend(self, device: str) -> Desired:
+        """What the device is to hold now, which stays as it is when the book changes."""
+        self._lent.add(device)
+        return self.of(device)
 
     def commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> frozenset[str]:
         """Keep `changed` services, make their plans the desired state (no items for those not to be delivered) and drop `gone` ones: one change.
@@ -111,17 +128,29 @@ class Book:
             for device in before.keys() | after.keys():
                 if tuple(before.get(device, ())) != (items := tuple(after.get(device, ()))):
                     changes.setdefault(device, {})[name] = items
-        desired = {device: self.of(device).replace(changes[device]) for device in sorted(changes)}
-        self._commit(services, desired)
-        return frozenset(desired)
+        keys = [f"{kind}/{name}" for kind in ("service", "plan") for name in services] + [f"desired/{device}" for device in changes]
+        self.store.check({key: self._revisions.get(key, 0) for key in keys})  # before anything changes here
+        left = []
+        for device in sorted(changes):
+            desired = self._own(device)
+            if sum(desired.put(name, items) for name, items in changes[device].items()):
+                left.append(device)
+        self._commit(services, left)
+        for device in changes:
+            self._clear(device)
+        return frozenset(changes)
 
     def forget_absent(self, device: str, held: frozenset[Item]) -> None:
         """The device was read to hold this: what was to be gone and is not among it is gone."""
-        before = self.of(device)
-        if not held.issuperset(before.absent):
-            self._commit({}, {device: replace(before, absent=tuple(item for item in before.absent if item in held))})
+        if gone := [item for item in self.of(device).absent if item not in held]:
+            absent = self._own(device).absent
+            for item in gone:
+                del absent[item]
+            self._commit({}, [device])
+            self._clear(device)
 
-    def _commit(self, services: Mapping[str, Service | None], desired: Mapping[str, Desired]) -> None:
+    def _commit(self, services: Mapping[str, Service | None], left: Iterable[str]) -> None:
+        """Write the services, and for these devices what is to be gone."""
         changes: dict[str, Any] = {}
         for name, service in services.items():
             changes[f"service/{name}"] = None if service is None else to_json(service, exclude={"plan"}, inf_nan_mode="constants")
@@ -130,11 +159,11 @@ class Book:
                 after is not None and f"plan/{name}" not in self._revisions
             ):  # long, and the same through many states
                 changes[f"plan/{name}"] = None if after is None else to_json(after, inf_nan_mode="constants")
-        for device, each in desired.items():
-            if each.absent != self.of(device).absent:
-                changes[f"desired/{device}"] = to_json(_Left(each.absent), inf_nan_mode="constants") if each.absent else None
+        for device in left:
+            absent = tuple(self.of(device).absent)
+            changes[f"desired/{device}"] = to_json(_Left(absent), inf_nan_mode="constants") if absent else None
         if changes:
-            self.revision = self.store.commit(changes, {key: self._revisions.get(key, 0) for key in changes})
+            self.revision = self.store.commit(changes)
         for key, value in changes.items():
             if value is None:
                 self._revisions.pop(key, None)
@@ -142,15 +171,19 @@ class Book:
                 self._revisions[key] = self.revision
         for name, service in services.items():
             self._keep(name, service)
-        for device, each in desired.items():
-            self._hold(device, each)
 
-    def _hold(self, device: str, desired: Desired) -> None:
-        if desired == _NOTHING:
-            self.desired.pop(device, None)
-        else:
-            self.desired[device] = desired
+    def _own(self, device: str) -> Desired:
+        """The desired state of a device, to be changed."""
+        if device in self._lent or device not in self.desired:
+            self._lent.discard(device)
+            self.desired[device] = self.of(device).copy()
+        return self.desired[device]
+
+    def _clear(self, device: str) -> None:
+        desired = self.desired[device]
         (self.leaving.add if desired.absent else self.leaving.discard)(device)
+        if not desired.present and not desired.absent:
+            del self.desired[device]
 
     def _keep(self, name: str, service: Service | None) -> None:
         self.index.replace(self.services.get(name), service)

@@ -113,9 +113,9 @@ class Desk:
         await self.reconciler.read(per_device)
         diffs = []
         for device, services in sorted(per_device.items()):
-            desired = self.book.of(device)
+            desired = self.book.of(device).copy()
             for service in services:
-                desired = desired.replace({service.id: tuple(service.plan.desired[device]) if service.plan else ()})
+                desired.put(service.id, tuple(service.plan.desired[device]) if service.plan else ())
             view = self.reconciler.views.get(device)
             actual = view.state.items if view and view.state else frozenset()
             diffs.append(diff(device, actual, desired.items(), frozenset(desired.absent)))
@@ -205,8 +205,7 @@ class Desk:
                 self._follow_light(service, verdict)
             if (verdict.state, verdict.reason) != (service.state, service.reason):
                 changed.append(verdict)
-        self._plans.commit(changed, [each.id for each in gone])
-        self._plans.unjudged.difference_update(each.id for each in changed)
+        self._plans.commit(changed, [each.id for each in gone], judged=True)
         if any(each.parent is None or (parent := self.book.services.get(each.parent)) is None or parent.state != "FAILED" for each in gone):
             self._better = True  # what they held may be what another one waits for
             self._wake.set()

@@ -89,7 +89,9 @@ class Judge:
     def left_behind(self, service: Service) -> list[str]:
         """Devices that still have to be read without the service's items."""
         plan = service.plan
-        return [] if plan is None else [name for name in plan.desired if not set(plan.desired[name]).isdisjoint(self.book.of(name).absent)]
+        if plan is None:
+            return []
+        return [name for name, items in plan.desired.items() if (absent := self.book.of(name).absent) and any(item in absent for item in items)]
 
     def trouble(self, device: str) -> str:
         if device not in self.reconciler.devices:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -242,6 +242,8 @@ class Planning:
                     continue
                 head, *companions = outcome
                 again = service.model_copy(update={"plan": head.plan, "companions": head.companions})
+                if service.state == "ACTIVE" and not service.reason and not companions and _same(again, service):
+                    continue
                 if again.delivered and service.plan is not None and head.plan is not None and head.plan.desired == service.plan.desired:
                     changed.append(again)
                 else:
@@ -274,10 +276,11 @@ class Planning:
 
     def ledger(self) -> Ledger:
         """What is promised now; ports of cross-connects that an unreachable switch may still have count as promised."""
-        held = self.book.leaving | self._held
+        devices = self.reconciler.devices
+        silent = {name for name in self.book.leaving if name not in devices or not devices[name].connected}
+        held = silent | self._held
         for name in sorted(held):
-            device = self.reconciler.devices.get(name)
-            left = [] if device is not None and device.connected else self.book.of(name).absent
+            left = self.book.of(name).absent if name in silent else ()
             ports = {f"port:{name}:{port}" for item in left if isinstance(item, CrossConnect) for port in (item.ingress, item.egress)}
             entry = tuple(Reservation(port, 1.0) for port in sorted(ports))
             self.book.ledger.put(f"what {name} may still hold", entry or None)
@@ -288,10 +291,14 @@ class Planning:
         """Keep a service and its companions, the service first, as planned and on their way."""
         self.commit([self._under_way(each, family[0]) for each in family])
 
-    def commit(self, changed: Iterable[Service], gone: Iterable[str] = ()) -> None:
-        """Keep these services in one change of the store; companions that nobody needs any more leave in the same one."""
+    def commit(self, changed: Iterable[Service], gone: Iterable[str] = (), *, judged: bool = False) -> None:
+        """Keep these services in one change of the store; companions that nobody needs any more leave in the same one.
+
+        `judged` says that their states are what was found of them just now.
+        """
         gone = frozenset(gone)
         kept = {each.id: each for each in changed}
+        known = frozenset(kept if judged else ())
         if not kept and not gone:
             return
         self._let_go(kept, gone)
@@ -300,9 +307,9 @@ class Planning:
         self._young += len(kept)
         if self._young >= YOUNG:
             self._young = 0
-            gc.collect(1)
+            gc.collect(0)
             gc.freeze()
-        self.unjudged.update(kept)
+        self.unjudged.update(kept.keys() - known)
         for name in (*kept, *gone):
             self.unjudged.update(self.book.index.needing.of(name))
         self.reconciler.mark(marked)
@@ -338,6 +345,12 @@ def _why(service: Service, no: Exception) -> str:
     if not isinstance(no, NoRoute | LookupError):
         log.error("planning %s failed", service.id, exc_info=no)
     return str(no) or repr(no)
+
+
+def _same(a: Service, b: Service) -> bool:
+    """Whether their plans say the same, whatever they were made on."""
+    plans = [replace(each.plan, network_revision=0, ledger_revision=0) for each in (a, b) if each.plan is not None]
+    return a.companions == b.companions and len(plans) == 2 and plans[0] == plans[1]
 
 
 def _way(service: Service) -> str:

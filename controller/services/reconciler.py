@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from controller.services.app import cookie
 from controller.services.desired import Book, Desired
 from controller.services.stages import stages
 from controller.services.turn import Turn, together
-from controller.southbound.device import Device, DeviceError, Diff, FlowRule, Item, KeyRelay, Refused, State, Unreachable, diff, order
+from controller.southbound.device import Device, DeviceError, Diff, FlowRule, Item, KeyRelay, Refused, State, Unreachable, diff
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Reconciler:
             for name, state in states.items():
                 self.book.forget_absent(name, state.items)
                 await turn.pause()
-        wanted = {name: self.book.of(name) for name in states}  # of one moment: a plan that changes now is the next round's
+        wanted = {name: self.book.lend(name) for name in states}  # of one moment: a plan that changes now is the next round's
         diffs: dict[str, Diff] = {}
         for name, state in states.items():
             view, desired = self.views[name], wanted[name]
@@ -265,27 +265,27 @@ class Reconciler:
         owners: dict[str, dict[Item, str]] = {}
         merging = Turn()
         for name, parts in work.items():
-            wholes.append(_merged(name, list(parts.values())))
+            wholes.append(_merged(name, parts.values()))
             owners[name] = {item: service for service, part in parts.items() for item in (*part.add, *part.remove)}
             await merging.pause()
         for stage in await asyncio.to_thread(stages, wholes, self.light_order()):  # pure, and long when there is much to do
-            calls: dict[str, Parts] = {}
+            calls: dict[str, tuple[Diff, Parts]] = {}
             turn = Turn()
             for name, whole in stage.items():
                 if parts := _divided(whole, owners[name], work[name]):
-                    calls[name] = parts
+                    calls[name] = _merged(name, parts.values()), parts
                 await turn.pause()
             touched |= calls.keys()
-            results = await together(self._apply_one(name, parts, refused) for name, parts in calls.items())
+            results = await together(self._apply_one(name, *call, refused) for name, call in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
             lost = set(refused) | {service for name in down for service in work[name] if service}
             failed |= down | {name for name, parts in work.items() if not lost.isdisjoint(parts)}
             _drop(work, down, lost)
         return failed | (touched - (await self._read(touched, forget=True)).keys())
 
-    async def _apply_one(self, name: str, parts: Parts, refused: dict[str, str]) -> bool:
+    async def _apply_one(self, name: str, whole: Diff, parts: Parts, refused: dict[str, str]) -> bool:
         """Whether the device took the change; of what it refuses, each service's part is tried alone to find out whose it is."""
-        answer = await self._change(name, _merged(name, list(parts.values())))
+        answer = await self._change(name, whole)
         if isinstance(answer, Refused) and len(parts) > 1:
             for service, part in parts.items():
                 alone = await self._change(name, part)
@@ -325,12 +325,12 @@ def _drop(work: dict[str, Parts], devices: set[str], services: set[str]) -> None
         work[name] = {} if name in devices else {service: part for service, part in work[name].items() if service not in services}
 
 
-def _merged(device: str, parts: list[Diff]) -> Diff:
+def _merged(device: str, parts: Collection[Diff]) -> Diff:
     return Diff(
         device,
-        add=order(item for part in parts for item in part.add),
-        remove=order(item for part in parts for item in part.remove),
-        foreign=parts[0].foreign if parts else (),
+        add=tuple(item for part in parts for item in part.add),
+        remove=tuple(item for part in parts for item in part.remove),
+        foreign=next((part.foreign for part in parts), ()),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 TURN_S = 0.002
-STARTS = 16
+STARTS = 4
 """So many calls are started before others have their turn."""
 
 Answer = TypeVar("Answer")

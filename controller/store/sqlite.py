@@ -103,9 +103,7 @@ class Store:
 
         Returns the new revision without waiting for the disk; raises Conflict when a key has moved on.
         """
-        for key, revision in (expected or {}).items():
-            if (found := self._revisions.get(key, 0)) != revision:
-                raise Conflict(key, revision, found)
+        self.check(expected or {})
         texts = {key: None if value is None else _json(value) for key, value in changes.items()}
         with self._lock:
             if self._failure is not None:
@@ -121,6 +119,12 @@ class Store:
         if not waiting:
             self._written = self._writer.submit(self._write)
         return self.revision
+
+    def check(self, expected: Mapping[str, int]) -> None:
+        """Raises Conflict when a key is not at the revision expected (0: absent)."""
+        for key, revision in expected.items():
+            if (found := self._revisions.get(key, 0)) != revision:
+                raise Conflict(key, revision, found)
 
     async def durable(self) -> None:
         """Returns when all that is committed now is on the disk."""

@@ -45,19 +45,27 @@ class Kme:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.items: frozenset[Item] = frozenset()
+        self.items: set[Item] = set()
+        self.held: dict[object, Item] = {}
+        self.stock: dict[str, int] = {}
 
     async def read(self) -> State:
         await asyncio.sleep(0)
-        return State(self.items, stock_keys={item.service: 64 for item in self.items if isinstance(item, KeyRelay)})
+        return State(frozenset(self.items), stock_keys=self.stock.copy())
 
     async def check(self, diff: Diff) -> list[str]:
         return []
 
     async def apply(self, diff: Diff) -> None:
         await asyncio.sleep(0)
-        replaced = {item.key for item in diff.add}
-        self.items = frozenset(item for item in self.items.difference(diff.remove) if item.key not in replaced).union(diff.add)
+        for item in (*diff.remove, *(self.held[item.key] for item in diff.add if item.key in self.held)):
+            if self.held.get(item.key) == item:
+                del self.held[item.key], self.stock[item.service]  # type: ignore[union-attr]
+            self.items.discard(item)
+        for item in diff.add:
+            assert isinstance(item, KeyRelay)
+            self.items.add(item)
+            self.held[item.key], self.stock[item.service] = item, 64
 
     async def events(self) -> AsyncIterator[None]:
         for never in ():

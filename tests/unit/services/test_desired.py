@@ -45,7 +45,8 @@ class Books(RuleBasedStateMachine):
     @rule(changes=st.dictionaries(NAMES, st.tuples(PLANS, st.sampled_from(WRITTEN)), min_size=1), gone=st.sets(NAMES))
     def commit(self, changes: dict[str, tuple[dict[str, tuple[Item, ...]], ServiceState]], gone: set[str]) -> None:
         gone -= changes.keys()
-        before = {device: self.book.of(device) for device in DEVICES}
+        before = {device: self.book.lend(device) for device in DEVICES}
+        copies = {device: each.copy() for device, each in before.items()}
         concerned = self.book.commit([delivered(name, plan, state=state) for name, (plan, state) in changes.items()], gone)
         for name, (plan, state) in changes.items():
             live = state in ("PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING")
@@ -55,6 +56,7 @@ class Books(RuleBasedStateMachine):
         for device in DEVICES:
             self.ever[device] |= self.present(device)
         assert concerned == {device for device in DEVICES if self.book.of(device) != before[device]}
+        assert copies == before, "what was lent stays"
         assert set(self.book.services) == set(self.wanted)
 
     @rule(held=st.dictionaries(st.sampled_from(DEVICES), st.frozensets(ITEM, max_size=3)))
