@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +33,11 @@ def _loopback(host: str) -> str:
     if not right:
         raise ValueError(f"'{host}' is not loopback, and nothing listens elsewhere without authentication; write 127.0.0.1")
     return host
+
+
+def _listed(value: object) -> object:
+    """Names with commas between them, as the environment has them, as a list."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 class Listen(BaseModel):
@@ -85,6 +90,8 @@ class Settings(BaseModel):
     planner: PlannerSettings = PlannerSettings()
     netconf: Netconf | None = None
     kme: KmeControl | None = None
+    apps: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Modules of packet apps, as `apps.learning_switch`."""
 
 
 def load(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -9,12 +9,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from controller.config import Settings
+from controller.config import Settings, WrongSettings
 from controller.network import document
 from controller.network.events import LinkMeasured, LinkStateChanged, NetworkEvent
 from controller.network.topology import Topology
 from controller.northbound.api import serve
 from controller.northbound.face import Face
+from controller.services import packets
+from controller.services.app import PacketApp
 from controller.services.desired import Book
 from controller.services.desk import Desk
 from controller.services.planner import Planner, executor
@@ -25,6 +27,7 @@ from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.drivers.optical_switch import OpticalSwitch
 from controller.southbound.netconf.session import Credentials
 from controller.southbound.openflow.listener import OpenFlowListener
+from controller.southbound.openflow.messages import Role
 from controller.store.sqlite import Store
 from controller.telemetry.events import EventLog
 
@@ -40,27 +43,36 @@ DarkPorts = set[tuple[str, str]]
 async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator[Face]:
     """Run the controller while the context lasts. Leaving it stops the controller and leaves the devices as they are.
 
-    Raises WrongDocument, StoreError, or OSError naming a port that is taken.
+    Raises WrongDocument, WrongSettings, StoreError, or OSError naming a port that is taken.
     """
     topology = document.load(settings.network)
+    apps = [] if observe else _packet_apps(settings)
     async with AsyncExitStack() as stack:
         store = Store(settings.store)
         stack.callback(store.close)
         planner = Planner(stack.enter_context(executor(settings.planner.executor)))
         stack.callback(planner.close)
-        listener = await stack.enter_async_context(OpenFlowListener(settings.openflow.host, settings.openflow.port))
+        # As generation serves when the controller was started: of two that think they are master, the later one is.
+        claim = (Role.SLAVE if observe else Role.MASTER, time.time_ns() // 1_000_000)
+        listener = await stack.enter_async_context(OpenFlowListener(settings.openflow.host, settings.openflow.port, claim=claim))
         devices = {device.name: device for device in _devices(topology, settings, listener)}
         events, book = EventLog(), Book(store)
+        listener.on_refused = lambda datapath_id, why: _refused(topology, events, datapath_id, why)
         desk: Desk
-        reconciler = Reconciler(
-            devices, book, lambda *round: desk.settled(*round), lambda: desk.light_order(), observe=observe
-        )
+        reconciler = Reconciler(devices, book, lambda *round: desk.settled(*round), lambda: desk.light_order(), observe=observe)
         desk = Desk(topology, book, planner, reconciler, events, store)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time())
+        greetings = [rule for app in apps for rule in packets.rules(app)]
+        for switch in (device for device in devices.values() if isinstance(device, OpenFlowSwitch)):
+            for app in apps:
+                packets.serve(app, switch)
         dark_ports: DarkPorts = set()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         heard = [(device, device.events()) for device in devices.values()]
-        owned = [tasks.create_task(_follow(face, dark_ports, device, stream), name=f"events of {device.name}") for device, stream in heard]
+        owned = [
+            tasks.create_task(_follow(face, dark_ports, greetings, device, stream), name=f"events of {device.name}")
+            for device, stream in heard
+        ]
         owned += [tasks.create_task(device.run(), name=f"session of {device.name}") for device in devices.values()]
         owned += [tasks.create_task(reconciler.run(), name="reconciler"), tasks.create_task(desk.run(), name="desk")]
         owned.append(tasks.create_task(_measure_lag(face), name="loop lag"))
@@ -99,12 +111,28 @@ def _devices(topology: Topology, settings: Settings, listener: OpenFlowListener)
         yield Kme(name, f"https://{node.kme}", tls)
 
 
-async def _follow(face: Face, dark_ports: DarkPorts, device: Device, stream: AsyncIterator[DeviceEvent]) -> None:
-    """Turn one device's events into network events and work for the reconciler."""
+def _packet_apps(settings: Settings) -> list[PacketApp]:
+    try:
+        return packets.load(settings.apps)
+    except ValueError as error:
+        raise WrongSettings(f"the settings: {error}") from error
+
+
+def _refused(topology: Topology, events: EventLog, datapath_id: int, why: str) -> None:
+    for name, node in topology.nodes("openflow-switch"):
+        if int(node.dpid or "0", 16) == datapath_id:
+            events.publish("device.refused", device=name, reason=why)
+
+
+async def _follow(face: Face, dark_ports: DarkPorts, greetings: list[bytes], device: Device, stream: AsyncIterator[DeviceEvent]) -> None:
+    """Turn one device's events into network events and work for the reconciler. A switch that connects is sent the greetings."""
     async for event in stream:
         match event:
             case Connected():
                 face.events.publish("device.connected", device=device.name)
+                if isinstance(device, OpenFlowSwitch):
+                    for message in greetings:
+                        device.send(message)
                 face.reconciler.mark([device.name])
             case Disconnected(_, reason):
                 face.events.publish("device.disconnected", device=device.name, reason=reason)

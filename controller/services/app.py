@@ -1,16 +1,21 @@
 """What a planner app is, and everything it may import: this module is Bellhop's interface to third parties.
 
-An app owns one kind of service. It is a value, registered in the entry-point group `bellhop.apps` under its kind:
+A planner app owns one kind of service. It is a value, registered in the entry-point group `bellhop.apps` under its kind:
 
     app = App(kind="connectivity", request=Connectivity, plan=plan, serving=serving)
 
 `plan` is pure and deterministic: the same request, network and ledger give the same plan, cookies included.
+
+A packet app answers the packets that OpenFlow switches send to the controller. It is a value named `app` in a module that the setting
+`apps` lists, as `apps: [apps.learning_switch]`:
+
+    app = PacketApp(name="learning-switch", packet_in=packet_in)
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,20 +24,30 @@ from pydantic import BaseModel, ConfigDict
 from controller.network.topology import Topology, UnknownName
 from controller.routing.refusal import NoRoute
 from controller.services.ledger import Ledger, Reservation
-from controller.southbound.device import BELLHOP_COOKIE_PREFIX, CrossConnect, FlowRule, Item, KeyRelay, State
+from controller.southbound.device import BELLHOP_COOKIE_PREFIX, CrossConnect, FlowRule, Item, KeyRelay, Match, State
+from controller.southbound.openflow.messages import NO_BUFFER, FlowCommand, FlowMod, Message, PacketIn, PacketOut, Port, Port13
 
 __all__ = [
+    "NO_BUFFER",
     "App",
     "Companion",
     "CrossConnect",
+    "FlowCommand",
+    "FlowMod",
     "FlowRule",
     "Item",
     "KeyRelay",
+    "Message",
     "Ledger",
     "NoRoute",
+    "PacketApp",
+    "PacketIn",
+    "PacketOut",
     "Plan",
+    "Port13",
     "Reservation",
     "State",
+    "Switch",
     "Topology",
     "UnknownName",
     "cookie",
@@ -105,3 +120,39 @@ class App:
 def cookie(service: str) -> int:
     """The 64-bit cookie of a service's flow rules: Bellhop's prefix, then 48 bits of the service id's SHA-256."""
     return BELLHOP_COOKIE_PREFIX << 48 | int.from_bytes(hashlib.sha256(service.encode()).digest()[:6])
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """An OpenFlow switch as a packet app sees it."""
+
+    name: str
+    datapath_id: int
+    cookie: int
+    """What the app's rules on switches carry, so that they are known to be its own; the low 16 bits are free for the app to use."""
+    ports: Callable[[], Mapping[int, Port]]
+    """The switch's ports by number, as they are now."""
+    memory: dict[Any, Any] = field(default_factory=dict)
+    """What the app remembers of this switch; nobody else reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketApp:
+    """An app that answers packets.
+
+    `packet_in(switch, packet)` gives the messages to send to the switch that the packet came from: PACKET_OUTs, and FLOW_MODs with the
+    switch's `cookie` and a timeout. It is called on the event loop, once a packet: it must not wait, and should take microseconds. Its
+    rules are its own affair: they are neither repaired nor reported as foreign, and they are removed once the app is no longer loaded.
+    """
+
+    name: str
+    packet_in: Callable[[Switch, PacketIn], Iterable[Message]]
+    packets: tuple[Match, ...] = ((),)
+    """Which packets the app is given: on each switch a rule per match sends them to the controller, in table 0."""
+    priority: int = 0
+    """Of those rules; 0 with the empty match takes what no other rule does."""
+
+    @property
+    def cookie(self) -> int:
+        """Bellhop's prefix, then 32 bits of the SHA-256 of the app's name, and 16 bits that are the app's own."""
+        return BELLHOP_COOKIE_PREFIX << 48 | int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4]) << 16

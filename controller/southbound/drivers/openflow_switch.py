@@ -1,10 +1,12 @@
-"""The driver of one OpenFlow 1.3 switch: flow rules by FLOW_MOD and BARRIER, read back by FLOW_STATS."""
+"""The driver of one OpenFlow 1.3 switch: rules, groups and meters, read back and changed, every change closed by a BARRIER."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from controller.southbound.device import (
     Changed,
@@ -13,24 +15,35 @@ from controller.southbound.device import (
     Diff,
     Disconnected,
     FlowRule,
+    Group,
     Item,
+    Meter,
     PortChanged,
     Refused,
     State,
     Unreachable,
 )
+from controller.southbound.openflow.change import Faults, Key, Phase, named, phases
 from controller.southbound.openflow.channel import Channel, ChannelClosed, RequestFailed
-from controller.southbound.openflow.codec import Framer, decode, encode
+from controller.southbound.openflow.compiled import Traffic, read_flows
 from controller.southbound.openflow.errors import error_name
+from controller.southbound.openflow.groups import (
+    GroupDescReply,
+    GroupDescRequest,
+    GroupStats,
+    GroupStatsReply,
+    GroupStatsRequest,
+    MeterConfigReply,
+    MeterConfigRequest,
+    MeterStats,
+    MeterStatsReply,
+    MeterStatsRequest,
+)
 from controller.southbound.openflow.listener import OpenFlowListener
 from controller.southbound.openflow.messages import (
-    SEND_FLOW_REMOVED,
-    FlowCommand,
-    FlowMod,
+    Error,
     FlowRemoved,
-    FlowStatsReply,
     FlowStatsRequest,
-    MalformedMessage,
     Message,
     PacketIn,
     PacketOut,
@@ -38,12 +51,26 @@ from controller.southbound.openflow.messages import (
     PortReason,
     PortStatus,
 )
+from controller.southbound.openflow.statistics import PortStats, PortStatsReply, PortStatsRequest
 
 _READ_TIMEOUT_S = 30.0
 _EVENTS_KEPT = 1000
 _LAST_PHYSICAL_PORT = 0xFFFFFF00
-_WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
 _FAULTS_NAMED = 5
+_COMPILED_AT_ONCE = 100
+_UNKNOWN_REQUEST = frozenset({(1, 1), (1, 2)})
+"""BAD_REQUEST with BAD_TYPE and BAD_MULTIPART: what a switch without groups or meters answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchCounters:
+    """What a switch has counted: the traffic that Bellhop's rules met, by cookie, and its ports, groups and meters."""
+
+    traffic: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Packets and bytes."""
+    ports: tuple[PortStats, ...] = ()
+    groups: tuple[GroupStats, ...] = ()
+    meters: tuple[MeterStats, ...] = ()
 
 
 class OpenFlowSwitch:
@@ -56,6 +83,8 @@ class OpenFlowSwitch:
         self.datapath_id = datapath_id
         self.on_packet_in: Callable[[PacketIn], None] | None = None
         """Called for each PACKET_IN; must not block."""
+        self.packet_apps: dict[int, Callable[[PacketIn], None]] = {}
+        """Who is called instead for packets sent by a rule of theirs, by the upper 48 bits of its cookie. `read` leaves out their rules."""
         self.sessions = 0
         self.packet_ins = 0
         self.packet_outs = 0
@@ -65,7 +94,14 @@ class OpenFlowSwitch:
         self._events: asyncio.Queue[DeviceEvent] | None = None
         self._up: dict[int, bool] = {}
         self._applying = asyncio.Lock()
-        self._leaving: set[tuple[object, ...]] = set()
+        self._rules: dict[bytes, FlowRule] = {}
+        """Those of the last reading, by what they are on the wire: they are not decoded again."""
+        self._held: set[Key] | None = None
+        """The keys of the groups and meters that are there; None before they were read in this session."""
+        self._lacking: dict[str, str] = {}
+        """Of `group` and `meter` those that the switch has none of, and what it said."""
+        self._counters = SwitchCounters()
+        self._leaving: set[Key] = set()
 
     @property
     def connected(self) -> bool:
@@ -82,42 +118,110 @@ class OpenFlowSwitch:
 
     async def read(self) -> State:
         channel = self._session()
-        try:
-            parts = await channel.request(FlowStatsRequest(), _READ_TIMEOUT_S)
-        except (ChannelClosed, TimeoutError) as error:
-            raise Unreachable(self.name, str(error)) from error
-        except RequestFailed as error:
-            raise Refused(self.name, f"reading its flow rules: {error}") from error
-        return State(frozenset(flow.rule for part in parts if isinstance(part, FlowStatsReply) for flow in part.flows))
+        flows: dict[bytes, FlowRule] = {}
+        traffic: Traffic = {}
+
+        def take(part: bytes) -> None:
+            read_flows(part, self._rules, flows, traffic)
+
+        with self._answering("reading its tables"):
+            await channel.request(FlowStatsRequest(), _READ_TIMEOUT_S, take=take)
+            held = await self._groups_and_meters(channel)
+            counters = await self._counted(channel, traffic, {item.kind for item in held})
+        if self._channel is channel:
+            self._rules, self._held, self._counters = flows, {item.key for item in held}, counters
+        rules = (rule for rule in flows.values() if rule.cookie >> 16 not in self.packet_apps)
+        return State(frozenset(chain(rules, held)))
 
     async def check(self, diff: Diff) -> list[str]:
         self._session()
-        return list(_faults(diff).values())
+        return [f"{named(item)}: {why}" for item, why in (await self._faults(diff)).items()]
 
     async def apply(self, diff: Diff) -> None:
-        """Add, then remove. One rule that is refused does not hold up the others; `Refused` names each."""
-        faults = _faults(diff)
+        """Meters, groups and rules, then what goes, the other way round. One item that is refused does not hold up the others; `Refused`
+        names each."""
+        faults = await self._faults(diff)
         async with self._applying:
             channel = self._session()
-            added = [rule for rule in diff.add if isinstance(rule, FlowRule) and rule not in faults]
-            removed = [rule for rule in diff.remove if isinstance(rule, FlowRule)]
-            changes: list[Message] = [FlowMod(FlowCommand.ADD, rule, flags=SEND_FLOW_REMOVED) for rule in added]
-            # The cookie in the request spares a stranger's rule that has taken the place of ours.
-            changes += [FlowMod(FlowCommand.DELETE_STRICT, rule, cookie_mask=_WHOLE_COOKIE) for rule in removed]
-            self._leaving = {rule.key for rule in removed}
-            try:
-                errors = await channel.transact(changes)
-            except (ChannelClosed, TimeoutError) as error:
-                raise Unreachable(self.name, str(error)) from error
-            except RequestFailed as error:
-                raise Refused(self.name, f"BARRIER: {error}") from error
-            finally:
-                self._leaving = set()
-        rules = added + removed
-        refusals = list(faults.values()) + [f"{_text(rules[index])}: {error_name(error)}" for index, error in sorted(errors.items())]
-        if refusals:
-            more = f" (and {len(refusals) - _FAULTS_NAMED} more)" if len(refusals) > _FAULTS_NAMED else ""
-            raise Refused(self.name, "; ".join(refusals[:_FAULTS_NAMED]) + more)
+            with self._answering("BARRIER"):
+                if self._held is None and not all(isinstance(item, FlowRule) for item in diff.add):
+                    self._held = {item.key for item in await self._groups_and_meters(channel)}
+                self._leaving = {item.key for item in diff.remove}
+                try:
+                    for phase in phases(diff, faults, self._held or ()):
+                        if phase:
+                            errors = await channel.transact([message for _, message in phase])
+                            self._note(phase, errors, faults)
+                finally:
+                    self._leaving = set()
+        if faults:
+            refusals = [f"{named(item)}: {why}" for item, why in islice(faults.items(), _FAULTS_NAMED)]
+            more = f" (and {len(faults) - _FAULTS_NAMED} more)" if len(faults) > _FAULTS_NAMED else ""
+            raise Refused(self.name, "; ".join(refusals) + more)
+
+    def _note(self, phase: Phase, errors: Mapping[int, Error], faults: dict[Item, str]) -> None:
+        """What came of the items of a phase: the refused ones are at fault, the groups and meters among the others are there, or gone."""
+        for index, error in sorted(errors.items()):
+            faults[phase[index][0]] = error_name(error)
+        if self._held is None:
+            return
+        for index, (item, _) in enumerate(phase):
+            if index not in errors and not isinstance(item, FlowRule):
+                (self._held.discard if item.key in self._leaving else self._held.add)(item.key)
+
+    async def _faults(self, diff: Diff) -> dict[Item, str]:
+        """In slices: what is compiled for the first time takes its time."""
+        faults = Faults(diff, self._lacking)
+        for number, item in enumerate(diff.add, 1):
+            faults.judge_added(item)
+            if number % _COMPILED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for item in diff.remove:
+            faults.judge_removed(item)
+        return faults.found
+
+    async def _groups_and_meters(self, channel: Channel) -> list[Group | Meter]:
+        groups = await self._asked(channel, "group", GroupDescRequest())
+        meters = await self._asked(channel, "meter", MeterConfigRequest())
+        found: list[Group | Meter] = [group for part in groups if isinstance(part, GroupDescReply) for group in part.groups]
+        return found + [meter for part in meters if isinstance(part, MeterConfigReply) for meter in part.meters]
+
+    async def _counted(self, channel: Channel, traffic: Traffic, kinds: set[str]) -> SwitchCounters:
+        ports = await channel.request(PortStatsRequest())
+        groups = await self._asked(channel, "group", GroupStatsRequest()) if "group" in kinds else []
+        meters = await self._asked(channel, "meter", MeterStatsRequest()) if "meter" in kinds else []
+        return SwitchCounters(
+            traffic,
+            tuple(port for part in ports if isinstance(part, PortStatsReply) for port in part.ports),
+            tuple(group for part in groups if isinstance(part, GroupStatsReply) for group in part.groups),
+            tuple(meter for part in meters if isinstance(part, MeterStatsReply) for meter in part.meters),
+        )
+
+    async def _asked(self, channel: Channel, kind: str, request: Message) -> list[Message]:
+        """What the switch tells of its groups or meters: nothing when it has none, which is then `_lacking`."""
+        if kind in self._lacking:
+            return []
+        try:
+            return await channel.request(request, _READ_TIMEOUT_S)
+        except RequestFailed as failed:
+            if failed.error is None or (failed.error.type, failed.error.code) not in _UNKNOWN_REQUEST:
+                raise
+            self._lacking[kind] = str(failed)
+            return []
+
+    @contextmanager
+    def _answering(self, what: str) -> Iterator[None]:
+        """The channel's troubles as a device's."""
+        try:
+            yield
+        except (ChannelClosed, TimeoutError) as error:
+            raise Unreachable(self.name, str(error)) from error
+        except RequestFailed as error:
+            raise Refused(self.name, f"{what}: {error}") from error
+
+    def counters(self) -> SwitchCounters:
+        """What the switch had counted when it was last read; before that, nothing."""
+        return self._counters
 
     def events(self) -> AsyncIterator[DeviceEvent]:
         self._events = asyncio.Queue()
@@ -125,11 +229,16 @@ class OpenFlowSwitch:
 
     def packet_out(self, port: int, data: bytes) -> bool:
         """Send a frame out of a port; False when it was left out, because there is no session or the switch does not keep up."""
+        sent = self.send(PacketOut((("output", port),), data))
+        self.packet_outs += sent
+        self.packet_outs_dropped += not sent
+        return sent
+
+    def send(self, message: Message | bytes) -> bool:
+        """Send a message, or the bytes of one, that nothing waits for; False when it was left out, as in `packet_out`."""
         if self._channel is None or self._channel.congested:
-            self.packet_outs_dropped += 1
             return False
-        self._channel.send(PacketOut((("output", port),), data))
-        self.packet_outs += 1
+        self._channel.send(message)
         return True
 
     def _session(self) -> Channel:
@@ -140,7 +249,7 @@ class OpenFlowSwitch:
     @contextmanager
     def _attached(self, channel: Channel) -> Iterator[None]:
         self.sessions += 1
-        self._channel = channel
+        self._channel, self._held, self._lacking = channel, None, {}
         channel.on_message = self._received
         self._report(Connected(self.name))
         for number in {*channel.ports, *self._up}:
@@ -155,14 +264,15 @@ class OpenFlowSwitch:
     def _received(self, message: Message) -> None:
         if isinstance(message, PacketIn):
             self.packet_ins += 1
-            if self.on_packet_in:
-                self.on_packet_in(message)
+            handle = self.packet_apps.get(message.cookie >> 16, self.on_packet_in)
+            if handle:
+                handle(message)
         elif isinstance(message, PortStatus):
             self._port(message.port.number, message.reason != PortReason.DELETE and message.port.up)
         elif isinstance(message, FlowRemoved):
             gone = FlowRule(message.priority, message.match, (), message.cookie, message.table)
             if gone.key not in self._leaving:
-                self._report(Changed(self.name, f"the rule {_text(gone)} was removed"))
+                self._report(Changed(self.name, f"the rule {named(gone)} was removed"))
 
     def _port(self, number: int, up: bool) -> None:
         if number <= _LAST_PHYSICAL_PORT and self._up.get(number, True) != up:
@@ -182,34 +292,3 @@ class OpenFlowSwitch:
 async def _drain(events: asyncio.Queue[DeviceEvent]) -> AsyncIterator[DeviceEvent]:
     while True:
         yield await events.get()
-
-
-def _text(rule: FlowRule) -> str:
-    match = ",".join(f"{name}={value}" for name, value in rule.match) or "any"
-    return f"table {rule.table} priority {rule.priority} {match}"
-
-
-def _faults(diff: Diff) -> dict[Item, str]:
-    """What cannot be added as it stands, and why."""
-    faults: dict[Item, str] = {}
-    taken: dict[tuple[object, ...], str] = {item.key: "a rule that is not Bellhop's has this match and priority" for item in diff.foreign}
-    for item in diff.add:
-        if not isinstance(item, FlowRule):
-            faults[item] = f"an OpenFlow switch holds flow rules, not a {item.kind}"
-        elif item.key in taken:
-            faults[item] = f"{_text(item)}: {taken[item.key]}, and would be overwritten: choose another priority"
-        elif why := _not_canonical(item):
-            faults[item] = f"{_text(item)}: {why}"
-        else:
-            taken[item.key] = "another rule of the same change has this match and priority"
-    return faults
-
-
-def _not_canonical(rule: FlowRule) -> str:
-    """Why the rule could not be recognised when it is read back; empty when it can."""
-    try:
-        sent = decode(Framer().feed(encode(FlowMod(FlowCommand.ADD, rule)))[0])
-    except (ValueError, MalformedMessage) as error:
-        return str(error)
-    assert isinstance(sent, FlowMod)
-    return "" if sent.rule == rule else f"not in canonical form; write match {sent.rule.match}, actions {sent.rule.actions}"
