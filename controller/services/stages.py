@@ -2,14 +2,15 @@
 
 Light never lands on a half-built path and packets never meet a missing rule: optical removals go first (break before make: one port, one
 beam), then additions, from the receiver's switch back to the source's; key relay entries when the light is there, from the middle to the
-ends; for OpenFlow new rules from the far end back to the ingress, whose rules turn the traffic over, then removals (make before break).
+ends; for OpenFlow meters and groups, then the rules that use them from the far end back to the ingress, whose rules turn the traffic over,
+then removals, of meters and groups last (make before break).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from controller.southbound.device import CrossConnect, Diff, FlowRule, Item, KeyRelay, order
+from controller.southbound.device import CrossConnect, Diff, FlowRule, Group, Item, KeyRelay, Meter, order
 
 Stage = dict[str, Diff]
 
@@ -47,7 +48,9 @@ def _removal_rank(item: Item, place: int) -> tuple[int, int]:
         case KeyRelay():
             return 2, 0 if item.left is None or item.right is None else 1  # the ends stop asking before the middle stops answering
         case FlowRule():
-            return 5, item.hop
+            return 6, item.hop
+        case Group() | Meter():
+            return 7, 0  # a driver knows what follows what within one switch
 
 
 def _addition_rank(item: Item, place: int) -> tuple[int, int]:
@@ -56,5 +59,7 @@ def _addition_rank(item: Item, place: int) -> tuple[int, int]:
             return 1, -place
         case KeyRelay():
             return 3, 1 if item.left is None or item.right is None else 0
+        case Group() | Meter():
+            return 4, 0
         case FlowRule():
-            return 4, -item.hop
+            return 5, -item.hop

@@ -28,6 +28,7 @@ from controller.southbound.openflow.messages import (
     PortDescRequest,
     PortReason,
     PortStatus,
+    Raw,
     Role,
     RoleReply,
     RoleRequest,
@@ -108,6 +109,7 @@ class Channel(asyncio.BufferedProtocol):
         self._allowed = self._most_at_once = packet_ins_per_s / 10
         self._allowed_at_s = self._loop.time()
         self._pending: dict[int, tuple[asyncio.Future[list[Message]], list[Message]]] = {}
+        self._takers: dict[int, Callable[[bytes], None]] = {}
         self._watched: dict[int, tuple[int, dict[int, Error]]] = {}
         self._changing = asyncio.Lock()
         self._unanswered = 0
@@ -141,9 +143,20 @@ class Channel(asyncio.BufferedProtocol):
         self._counters.sent[data[1]] += 1
         return xid
 
-    async def request(self, message: Message, timeout_s: float = REQUEST_TIMEOUT_S) -> list[Message]:
-        """The parts of the answer to `message`. Raises ChannelClosed, RequestFailed or TimeoutError."""
-        return await self._answer_to(message, *self._ask(message), timeout_s)
+    async def request(
+        self, message: Message, timeout_s: float = REQUEST_TIMEOUT_S, *, take: Callable[[bytes], None] | None = None
+    ) -> list[Message]:
+        """The parts of the answer to `message`. Raises ChannelClosed, RequestFailed or TimeoutError.
+
+        With `take` the parts of a long answer are `Raw`: it has their bodies as they come, and may raise MalformedMessage.
+        """
+        xid, answer = self._ask(message)
+        if take:
+            self._takers[xid] = take
+        try:
+            return await self._answer_to(message, xid, answer, timeout_s)
+        finally:
+            self._takers.pop(xid, None)
 
     async def transact(self, messages: Sequence[Message | bytes]) -> dict[int, Error]:
         """Send changes and wait until the switch has done them all; the errors it sent back, by index. Raises as `request`."""
@@ -371,7 +384,11 @@ class Channel(asyncio.BufferedProtocol):
         if not self._hello.done() and frame.type not in (Type.HELLO, Type.ERROR):
             raise MalformedMessage(f"the first message is of type {frame.type}, not HELLO")
         try:
-            message = decode(frame)
+            if frame.type == Type.MULTIPART_REPLY and (take := self._takers.get(frame.xid)):
+                message: Message = Raw(frame.type, frame.body)
+                take(frame.body)
+            else:
+                message = decode(frame)
         except MalformedMessage as error:
             self._undecodable(frame, error)
             return
