@@ -109,6 +109,9 @@ def told(item: dict[str, Any]) -> str:
     match item["kind"]:
         case "cross-connect":
             return f"cross-connect {item['ingress']} to {item['egress']}"
+        case "media-channel":
+            band = f"{item['lower_frequency_mhz'] / 1e6:.9g} to {item['upper_frequency_mhz'] / 1e6:.9g} THz"
+            return f"media channel {item['index']}: {item['source']} to {item['dest']}, {band}, {item['admin'].lower()}"
         case "flow":
             match = ",".join(f"{name}={value}" for name, value in item["match"])
             actions = ",".join(f"{name}:{value}" for name, value in item["actions"]) or "drop"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from controller.southbound.device import CrossConnect, Diff, FlowRule, Group, Item, KeyRelay, Meter, order
+from controller.southbound.device import CrossConnect, Diff, FlowRule, Group, Item, KeyRelay, MediaChannel, Meter, order
 
 Stage = dict[str, Diff]
 
@@ -43,7 +43,7 @@ def stages(diffs: Iterable[Diff], light_order: Mapping[tuple[str, int, int], int
 
 def _removal_rank(item: Item, place: int) -> tuple[int, int]:
     match item:
-        case CrossConnect():
+        case CrossConnect() | MediaChannel():
             return 0, place  # the switch next to the source first: what follows is dark
         case KeyRelay():
             return 2, 0 if item.left is None or item.right is None else 1  # the ends stop asking before the middle stops answering
@@ -55,8 +55,8 @@ def _removal_rank(item: Item, place: int) -> tuple[int, int]:
 
 def _addition_rank(item: Item, place: int) -> tuple[int, int]:
     match item:
-        case CrossConnect():
-            return 1, -place
+        case CrossConnect() | MediaChannel():
+            return 1, -place  # a media channel has place 0: with the source's switch, when all that follows is built
         case KeyRelay():
             return 3, 1 if item.left is None or item.right is None else 0
         case Group() | Meter():

@@ -1,6 +1,6 @@
 """What a device is to Bellhop: a set of items it holds, and one driver protocol to read and change them.
 
-An item is a value (a flow rule, a group, a meter, a cross-connect, a relay entry): equal items are the same thing wherever they are seen.
+An item is a value (a flow rule, a group, a meter, a cross-connect, a media channel, a relay entry): equal items are the same thing wherever they are seen.
 What a device should hold, what it holds and what must change are all sets of items, so one `diff` serves every family.
 """
 
@@ -173,6 +173,35 @@ class CrossConnect:
         return False
 
 
+ChannelAdmin = Literal["ENABLED", "DISABLED", "MAINT"]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaChannel:
+    """One media channel of a wavelength switch: the light between two frequencies (in MHz) passes from the port `source` to the port `dest`.
+
+    Ports are the device's names of them. `index` tells channels apart; `name` is free text. A channel that is DISABLED is dark.
+    """
+
+    index: int
+    source: str
+    dest: str
+    lower_frequency_mhz: int
+    upper_frequency_mhz: int
+    admin: ChannelAdmin = "ENABLED"
+    name: str = ""
+    kind: Literal["media-channel"] = "media-channel"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.kind, self.index)
+
+    @property
+    def ours(self) -> bool:
+        """Always false: as of cross-connects, the store remembers which are ours."""
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRelay:
     """One KME's part in carrying the keys of one service over one path.
@@ -209,9 +238,9 @@ class KeyRelay:
 
 _RELAY_VALUES = attrgetter(*KeyRelay.__slots__)
 
-Item = FlowRule | Group | Meter | CrossConnect | KeyRelay
+Item = FlowRule | Group | Meter | CrossConnect | MediaChannel | KeyRelay
 
-_VALUES = {each: attrgetter(*each.__slots__) for each in (FlowRule, Group, Meter, CrossConnect, KeyRelay)}
+_VALUES = {each: attrgetter(*each.__slots__) for each in (FlowRule, Group, Meter, CrossConnect, MediaChannel, KeyRelay)}
 
 
 @dataclass(frozen=True, slots=True)
