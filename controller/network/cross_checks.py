@@ -48,7 +48,7 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
         for field in node.origins:
             if field not in NODE_NAMES:
                 yield (*at, "origins", field), f"origins names '{field}', which is no field of a node", "name a field"
-        for field in ("dpid", "ip", "mac", "kme", "address"):
+        for field in ("dpid", "ip", "ipv6", "mac", "kme", "address"):
             value = getattr(node, field)
             if value is not None and taken.setdefault((field, value), name) != name:
                 yield (*at, field), f"{field} {value} is also that of {taken[field, value]}", "give each its own"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
@@ -73,6 +74,17 @@ def _utc(moment: datetime) -> datetime:
 
 
 Instant = Annotated[datetime, AfterValidator(_utc)]
+
+
+def _ipv6(text: str) -> str:
+    """An IPv6 address in its one canonical form (RFC 5952), so that equal addresses are equal texts."""
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is no IPv6 address; give one as in fd00::1") from None
+    if address.scope_id or address.is_multicast or address.is_unspecified:
+        raise ValueError(f"'{text}' is no IPv6 address of one host; give one as in fd00::1")
+    return str(address)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -165,7 +177,7 @@ NODE_FIELDS: Mapping[str, frozenset[str]] = {
     "wavelength-switch": frozenset({"ports", "insertion_loss_db", "driver", "address"}),
     "passive": frozenset({"ports", "insertion_loss_db", "losses_db", "bands"}),
     "openflow-switch": frozenset({"dpid"}),
-    "host": frozenset({"ip", "mac"}),
+    "host": frozenset({"ip", "ipv6", "mac", "vlan"}),
     "satellite": frozenset(_KEY_NODE),
     "ground-station": frozenset(_KEY_NODE),
 }
@@ -205,7 +217,10 @@ class Node:
     address: Address | None = None
     dpid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
     ip: Annotated[str, StringConstraints(pattern=r"^[0-9.]{7,15}$")] | None = None
+    ipv6: Annotated[str, AfterValidator(_ipv6)] | None = None
     mac: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")] | None = None
+    vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
+    """The VLAN of a host's access port: its frames are untagged there and carry this VLAN id between switches."""
 
     @property
     def holds_keys(self) -> bool:

@@ -29,7 +29,8 @@ def _parts(amount: float) -> int:
 class Reservation:
     """`amount` of a resource from `start_s` until `end_s` (seconds since the epoch; infinity for no end).
 
-    Resources are `port:<switch>:<port>` and `hosts:<host>,<host>` (amount 1: exclusive), `key:<link id>` in bit/s.
+    Resources are `port:<switch>:<port>`, `hosts:<host>,<host>`, `group:<switch>:<number>` and `meter:<switch>:<number>` (amount 1:
+    exclusive), `key:<link id>` in bit/s, `ethernet:<link id>` in Mbit/s, each direction.
     """
 
     resource: str
