@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.services.stages import Stage, stages
-from controller.southbound.device import CrossConnect, Diff, FlowRule, Item, KeyRelay, diff
+from controller.southbound.device import GROUP_NUMBERS, METER_NUMBERS, CrossConnect, Diff, FlowRule, Group, Item, KeyRelay, Meter, diff
 
 PORTS = st.integers(1, 4)
 CROSS = st.builds(CrossConnect, PORTS, PORTS.map(lambda port: port + 4))
@@ -20,7 +20,9 @@ FLOWS = st.builds(
 )
 NEIGHBOURS = st.sampled_from([None, "k1", "k2"])
 RELAYS = st.builds(KeyRelay, st.sampled_from(["a", "b"]), st.just(("l", "r")), NEIGHBOURS, NEIGHBOURS, st.just(10.0))
-ITEMS = st.frozensets(CROSS | FLOWS | RELAYS, max_size=8)
+GROUPS = st.builds(Group, st.sampled_from([1, GROUP_NUMBERS.start, GROUP_NUMBERS.stop - 1]), st.sampled_from([0, 2]))
+METERS = st.builds(Meter, st.sampled_from([1, METER_NUMBERS.start, METER_NUMBERS.stop - 1]), st.sampled_from([1, 2]))
+ITEMS = st.frozensets(CROSS | FLOWS | GROUPS | METERS | RELAYS, max_size=8)
 
 
 @st.composite
@@ -77,6 +79,10 @@ def test_the_order_of_light_keys_and_packets(diffs: tuple[Diff, ...], orders: di
                     assert stage < other_stage, "packets never meet a missing rule: the ingress is last"
                 case FlowRule(), "add", FlowRule(), "remove":
                     assert stage < other_stage, "make before break"
+                case Group() | Meter(), "add", FlowRule(), "add":
+                    assert stage < other_stage, "a rule finds the groups and meters that it uses"
+                case FlowRule(), "remove", Group() | Meter(), "remove":
+                    assert stage < other_stage, "a group takes no rule along"
 
 
 @given(ITEMS, ITEMS, ITEMS)
