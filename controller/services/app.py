@@ -25,6 +25,7 @@ from controller.network.topology import Topology, UnknownName
 from controller.routing.refusal import NoRoute
 from controller.services.ledger import Ledger, Reservation
 from controller.southbound.device import BELLHOP_COOKIE_PREFIX, CrossConnect, FlowRule, Item, KeyRelay, Match, State
+from controller.southbound.openflow.codec import encode, rebuffered
 from controller.southbound.openflow.messages import NO_BUFFER, FlowCommand, FlowMod, Message, PacketIn, PacketOut, Port, Port13
 
 __all__ = [
@@ -37,8 +38,8 @@ __all__ = [
     "FlowRule",
     "Item",
     "KeyRelay",
-    "Message",
     "Ledger",
+    "Message",
     "NoRoute",
     "PacketApp",
     "PacketIn",
@@ -51,6 +52,8 @@ __all__ = [
     "Topology",
     "UnknownName",
     "cookie",
+    "encode",
+    "rebuffered",
 ]
 
 
@@ -140,13 +143,13 @@ class Switch:
 class PacketApp:
     """An app that answers packets.
 
-    `packet_in(switch, packet)` gives the messages to send to the switch that the packet came from: PACKET_OUTs, and FLOW_MODs with the
-    switch's `cookie` and a timeout. It is called on the event loop, once a packet: it must not wait, and should take microseconds. Its
-    rules are its own affair: they are neither repaired nor reported as foreign, and they are removed once the app is no longer loaded.
+    `packet_in(switch, packet)` gives the messages to send to the switch that the packet came from, or the bytes of such: PACKET_OUTs, and
+    FLOW_MODs with the switch's `cookie` and a timeout. It is called on the event loop, once a packet: it must not wait, and should take
+    microseconds. Its rules are its own affair: they are neither repaired nor reported as foreign, and they are removed once the app is no longer loaded.
     """
 
     name: str
-    packet_in: Callable[[Switch, PacketIn], Iterable[Message]]
+    packet_in: Callable[[Switch, PacketIn], Iterable[Message | bytes]]
     packets: tuple[Match, ...] = ((),)
     """Which packets the app is given: on each switch a rule per match sends them to the controller, in table 0."""
     priority: int = 0

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from controller.services.app import FlowCommand, FlowMod, FlowRule, PacketApp, PacketIn, Port13, Switch
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.openflow.codec import encode
+from controller.southbound.openflow.messages import Type
 
+_FLOW_MOD = int(Type.FLOW_MOD)
 _TO_CONTROLLER = (("output", int(Port13.CONTROLLER)),)
 
 
@@ -31,15 +33,16 @@ def load(modules: Iterable[str]) -> list[PacketApp]:
 def serve(app: PacketApp, driver: OpenFlowSwitch) -> None:
     """Let the app answer the packets that its rules on the switch send."""
     switch = Switch(driver.name, driver.datapath_id, app.cookie, lambda: driver.ports)
-    answer, send, owner = app.packet_in, driver.send, app.cookie >> 16
+    answer, send, owner = app.packet_in, driver.send, (app.cookie >> 16).to_bytes(6)
 
     def packet_in(packet: PacketIn) -> None:
         for message in answer(switch, packet):
-            if isinstance(message, FlowMod) and message.rule.cookie >> 16 != owner:
-                raise ValueError(f"{app.name}: a rule with the cookie {message.rule.cookie:#x}, which is not the app's; use switch.cookie")
-            send(message)
+            data = message if isinstance(message, bytes) else encode(message)
+            if data[1] == _FLOW_MOD and data[8:14] != owner:
+                raise ValueError(f"{app.name}: a rule with the cookie 0x{data[8:16].hex()}, which is not the app's: use switch.cookie")
+            send(data)
 
-    driver.packet_apps[owner] = packet_in
+    driver.packet_apps[app.cookie >> 16] = packet_in
 
 
 def rules(app: PacketApp) -> list[bytes]:

@@ -366,11 +366,9 @@ class Channel(asyncio.BufferedProtocol):
         self._counters.received[_PACKET_IN] += len(frames)
         for frame in frames:
             try:
-                message = decode(frame)
+                self._deliver(decode(frame))
             except MalformedMessage as error:
                 self._undecodable(frame, error)
-                continue
-            self._deliver(message)
 
     def _deliver(self, message: Message) -> None:
         if self.on_message:

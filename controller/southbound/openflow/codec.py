@@ -65,6 +65,7 @@ _PACKET_OUT = Struct("!IIH6x")
 _FLOW_MOD = Struct("!QQBBHHHIIIH2x")
 _COMMAND_AT = 25
 """Where an encoded FLOW_MOD has its command."""
+_BUFFER_AT = 32
 _FLOW_REMOVED = Struct("!QHBBIIHHQQ")
 _PORT_STATUS = Struct("!B7x")
 _HIGHEST_VERSION = 255
@@ -128,6 +129,11 @@ def recommanded(flow_mod: bytes, xid: int, command: FlowCommand) -> bytes:
     Encode the addition with the `cookie_mask` that a deletion is to compare; an ADD does not look at it.
     """
     return b"".join((flow_mod[:4], _WORD.pack(xid), flow_mod[8:_COMMAND_AT], bytes((command,)), flow_mod[_COMMAND_AT + 1 :]))
+
+
+def rebuffered(flow_mod: bytes, buffer_id: int) -> bytes:
+    """An encoded FLOW_MOD for another packet that waits in the switch: the rule for a pair of hosts is encoded once."""
+    return flow_mod[:_BUFFER_AT] + _WORD.pack(buffer_id) + flow_mod[_BUFFER_AT + 4 :]
 
 
 def decode(frame: Frame) -> Message:
