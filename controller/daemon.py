@@ -23,6 +23,7 @@ from controller.services.planner import Planner, executor
 from controller.services.reconciler import Reconciler
 from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, PortChanged, QkdLinkReport
 from controller.southbound.drivers.kme import Kme
+from controller.southbound.drivers.netconf_device import NetconfDevice
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.drivers.optical_switch import OpticalSwitch
 from controller.southbound.netconf.session import Credentials
@@ -97,7 +98,7 @@ def _devices(topology: Topology, settings: Settings, listener: OpenFlowListener)
         else:
             password = settings.netconf.password_file.read_text().strip() if settings.netconf.password_file else None
             credentials = Credentials(settings.netconf.username, settings.netconf.known_hosts, settings.netconf.client_key, password)
-            yield OpticalSwitch(name, node.address, credentials)
+            yield NetconfDevice(name, node.address, credentials, OpticalSwitch)
     tls: ssl.SSLContext | None = None
     for name, node in topology.nodes():
         if node.kme is None:

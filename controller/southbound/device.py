@@ -180,7 +180,7 @@ ChannelAdmin = Literal["ENABLED", "DISABLED", "MAINT"]
 class MediaChannel:
     """One media channel of a wavelength switch: the light between two frequencies (in MHz) passes from the port `source` to the port `dest`.
 
-    Ports are the device's names of them. `index` tells channels apart; `name` is free text. A channel that is DISABLED is dark.
+    Ports are the device's names of them. The device tells channels apart by `index`; `name` is free text. A DISABLED channel is dark.
     """
 
     index: int
@@ -194,7 +194,8 @@ class MediaChannel:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return (self.kind, self.index)
+        """All of it: a channel gives way to another of its index only where it is removed by name, so that nobody else's is taken over."""
+        return (self.kind, self)
 
     @property
     def ours(self) -> bool:

@@ -23,10 +23,12 @@ from controller.southbound.device import (
     Unreachable,
     diff,
 )
+from controller.southbound.drivers.netconf_device import NetconfDevice
 from controller.southbound.drivers.optical_switch import OpticalSwitch
 from controller.southbound.netconf import rpc
 from controller.southbound.netconf.framing import frame
-from controller.southbound.netconf.session import Credentials, Session, SessionError, open_session
+from controller.southbound.netconf.session import Credentials, Session, open_session
+from controller.southbound.session import SessionError
 from topologies.emulation import netconf_server
 from topologies.emulation.optical_switch import OPTICAL_SWITCH, EmulatedOpticalSwitch, Pairs
 
@@ -53,8 +55,8 @@ async def login(switch: EmulatedOpticalSwitch, tmp_path: Path) -> tuple[int, Cre
 
 
 @asynccontextmanager
-async def running(port: int, login: Credentials, timeout_s: float = 5.0) -> AsyncIterator[tuple[OpticalSwitch, AsyncIterator[DeviceEvent]]]:
-    driver = OpticalSwitch("ocs1", f"127.0.0.1:{port}", login, timeout_s=timeout_s, reconnect_min_s=0.02, reconnect_max_s=0.1)
+async def running(port: int, login: Credentials, timeout_s: float = 5.0) -> AsyncIterator[tuple[NetconfDevice, AsyncIterator[DeviceEvent]]]:
+    driver = NetconfDevice("ocs1", f"127.0.0.1:{port}", login, OpticalSwitch, timeout_s=timeout_s, reconnect_min_s=0.02, reconnect_max_s=0.1)
     events = driver.events()
     task = asyncio.create_task(driver.run())
     try:
@@ -66,7 +68,7 @@ async def running(port: int, login: Credentials, timeout_s: float = 5.0) -> Asyn
 
 
 @asynccontextmanager
-async def driven(switch: EmulatedOpticalSwitch, tmp_path: Path) -> AsyncIterator[tuple[OpticalSwitch, AsyncIterator[DeviceEvent]]]:
+async def driven(switch: EmulatedOpticalSwitch, tmp_path: Path) -> AsyncIterator[tuple[NetconfDevice, AsyncIterator[DeviceEvent]]]:
     async with running(*await login(switch, tmp_path)) as (driver, events):
         assert await next_event(events) == Connected("ocs1")
         yield driver, events
@@ -80,7 +82,7 @@ def adding(*pairs: tuple[int, int]) -> Diff:
     return Diff("ocs1", add=tuple(CrossConnect(*pair) for pair in pairs))
 
 
-async def commit_under_way(driver: OpticalSwitch, switch: EmulatedOpticalSwitch, monkeypatch: pytest.MonkeyPatch) -> asyncio.Task[None]:
+async def commit_under_way(driver: NetconfDevice, switch: EmulatedOpticalSwitch, monkeypatch: pytest.MonkeyPatch) -> asyncio.Task[None]:
     """A change of (1, 17) whose commit the switch has begun, and takes its time for."""
     begun, activate = asyncio.Event(), switch.activate
 
@@ -126,7 +128,9 @@ async def test_what_is_applied_is_read_back(switch: EmulatedOpticalSwitch, tmp_p
 
 
 async def test_a_foreign_cross_connect_is_reported_and_kept(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    async with driven(switch, tmp_path) as (driver, events), open_session("127.0.0.1", driver._port, driver._credentials) as other:
+    port, ours = await login(switch, tmp_path)
+    async with running(port, ours) as (driver, events), open_session("127.0.0.1", port, ours) as other:
+        assert await next_event(events) == Connected("ocs1")
         await foreign_edit(other, 5, 21)
         changed = await next_event(events)
         assert isinstance(changed, Changed) and f"changed by bellhop (NETCONF session {other.session_id})" in changed.what
@@ -158,13 +162,15 @@ async def test_check_tells_and_changes_nothing(switch: EmulatedOpticalSwitch, tm
 
 async def test_only_cross_connects_are_taken(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
     async with driven(switch, tmp_path) as (driver, _):
-        with pytest.raises(Refused, match="holds cross-connects"):
+        with pytest.raises(Refused, match="items of the kind CrossConnect; the change has a flow"):
             await driver.apply(Diff("ocs1", add=(FlowRule(1, (), (), 0),)))
 
 
 async def test_a_lock_of_somebody_else_is_told_and_ends_with_its_session(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    async with driven(switch, tmp_path) as (driver, _):
-        async with open_session("127.0.0.1", driver._port, driver._credentials) as other:
+    port, ours = await login(switch, tmp_path)
+    async with running(port, ours) as (driver, events):
+        assert await next_event(events) == Connected("ocs1")
+        async with open_session("127.0.0.1", port, ours) as other:
             await other.call(rpc.lock("candidate"))
             await other.call(rpc.edit_config("candidate", default_operation="replace"))
             with pytest.raises(Refused, match=f"lock-denied .*session-id {other.session_id}"):
@@ -230,7 +236,7 @@ async def test_a_restarted_device_is_found_again(switch: EmulatedOpticalSwitch, 
         while not isinstance(event := await next_event(events), Connected):
             assert isinstance(event, Disconnected)
         assert (await driver.read()).items == {CrossConnect(1, 17)}
-        assert (driver.sessions_opened, driver.sessions_lost) == (2, 1)
+        assert (driver.link.sessions_opened, driver.link.sessions_lost) == (2, 1)
 
 
 async def test_a_commit_under_way_is_finished_before_the_switch_closes(
@@ -247,7 +253,7 @@ async def test_a_commit_under_way_is_finished_before_the_switch_closes(
 @pytest.mark.parametrize("address", ["ocs1", "ocs1:", ":830", "ocs1:0", "ocs1:65536", "ocs1:ssh"])
 def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="host:port"):
-        OpticalSwitch("ocs1", address, Credentials("bellhop", tmp_path))
+        NetconfDevice("ocs1", address, Credentials("bellhop", tmp_path), OpticalSwitch)
 
 
 async def test_an_unknown_host_key_is_refused(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
@@ -350,7 +356,7 @@ async def test_a_lying_reply_costs_that_session_only(switch: EmulatedOpticalSwit
             assert isinstance(event, Disconnected) and why in event.reason
             assert await next_event(events) == Connected("ocs1")
             await honest.apply(adding((1, 17)))
-        assert honest.sessions_lost == 0
+        assert honest.link.sessions_lost == 0
 
 
 @pytest.mark.parametrize(
@@ -372,7 +378,7 @@ async def test_a_lying_hello_is_no_session(tmp_path: Path, greeting: bytes, why:
     async with liar(tmp_path, lie) as (port, theirs), running(port, theirs) as (driver, events):
         event = await next_event(events)
         assert isinstance(event, Disconnected) and why in event.reason
-        assert not driver.connected and driver.sessions_opened == 0
+        assert not driver.connected and driver.link.sessions_opened == 0
 
 
 async def test_silence_is_no_session(tmp_path: Path) -> None:

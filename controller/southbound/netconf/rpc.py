@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from lxml import etree
 
+from controller.southbound.session import ProtocolError
+
 Element = etree._Element
 
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"
@@ -26,7 +28,7 @@ TestOption = Literal["test-then-set", "set", "test-only"]
 ErrorOption = Literal["stop-on-error", "continue-on-error", "rollback-on-error"]
 
 
-class MessageError(Exception):
+class MessageError(ProtocolError):
     """What the peer sent is not a NETCONF message."""
 
 
@@ -95,6 +97,8 @@ def parse(message: bytes) -> Hello | Reply | Notification:
     if root.tag == q(BASE, "hello"):
         return _hello(root)
     if root.tag == q(BASE, "rpc-reply"):
+        if not len(root):
+            raise MessageError("the rpc-reply holds neither ok nor data nor errors")
         return Reply(
             message_id=root.get("message-id"),
             ok=root.find(q(BASE, "ok")) is not None,

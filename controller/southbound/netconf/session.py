@@ -17,16 +17,13 @@ from lxml import etree
 
 from controller.southbound.netconf import rpc
 from controller.southbound.netconf.framing import MAX_MESSAGE_BYTES, Deframer, FramingError, frame
+from controller.southbound.session import RefusedError, SessionError
 
 MAX_WAITING_NOTIFICATIONS = 10_000
 _GOODBYE_S = 1.0
 
 
-class SessionError(Exception):
-    """There is no session, or it has ended; the text says why."""
-
-
-class RpcRefusedError(Exception):
+class RpcRefusedError(RefusedError):
     """The device answered an operation with rpc-errors."""
 
     def __init__(self, errors: tuple[rpc.RpcError, ...]) -> None:
@@ -66,27 +63,44 @@ class Session:
 
     async def call(self, operation: etree._Element, timeout_s: float | None = None) -> rpc.Reply:
         """The device's reply. Calls may overlap. Raises RpcRefusedError for a reply with errors; no reply in time ends the session."""
+        (outcome,) = await self.pipeline(operation, timeout_s=timeout_s)
+        if isinstance(outcome, RpcRefusedError):
+            raise outcome
+        return outcome
+
+    async def pipeline(self, *operations: etree._Element, timeout_s: float | None = None) -> list[rpc.Reply | RpcRefusedError]:
+        """What the device answers to operations that are sent all at once, in their order.
+
+        An operation that is refused hinders none after it. A device that answers none for `timeout_s` loses its session.
+        """
         if self.lost is not None:
             raise SessionError(self.lost)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        self._last_id += 1
-        future: asyncio.Future[rpc.Reply | None] = asyncio.get_running_loop().create_future()
-        self._pending[str(self._last_id)] = future
+        loop = asyncio.get_running_loop()
+        asked: list[asyncio.Future[rpc.Reply | None]] = []
+        outcomes: list[rpc.Reply | RpcRefusedError] = []
         try:
+            messages = []
+            for operation in operations:
+                self._last_id += 1
+                messages.append(frame(rpc.rpc(self._last_id, operation), self._deframer.chunked))
+                asked.append(loop.create_future())
+                self._pending[str(self._last_id)] = asked[-1]
             async with asyncio.timeout(limit_s):
-                self._process.stdin.write(frame(rpc.rpc(self._last_id, operation), self._deframer.chunked))
+                self._process.stdin.write(b"".join(messages))
                 await self._process.stdin.drain()
-                reply = await future
+            for future in asked:
+                async with asyncio.timeout(limit_s):
+                    reply = await future
+                if reply is None:
+                    raise SessionError(self.lost)
+                errors = tuple(error for error in reply.errors if error.severity == "error")
+                outcomes.append(RpcRefusedError(errors) if errors else reply)
         except TimeoutError:
-            self._lose(f"no reply to {etree.QName(operation).localname} within {limit_s:g} s")
+            self._lose(f"no reply to {etree.QName(operations[len(outcomes)]).localname} within {limit_s:g} s")
         except (OSError, asyncssh.Error, FramingError) as fault:
-            self._lose(f"{etree.QName(operation).localname} could not be sent: {_reason(fault)}")
-        if reply is None:
-            raise SessionError(self.lost)
-        errors = tuple(error for error in reply.errors if error.severity == "error")
-        if errors:
-            raise RpcRefusedError(errors)
-        return reply
+            self._lose(f"{etree.QName(operations[0]).localname} could not be sent: {_reason(fault)}")
+        return outcomes
 
     def end(self, reason: str) -> None:
         """Drop the session at once: the device gives up its locks and forgets what was not committed."""
@@ -150,7 +164,8 @@ class Session:
         else:
             future = self._pending.pop(message.message_id or "", None)
             if future is None:
-                raise rpc.MessageError(f"a reply to message-id {message.message_id!r}, which was not asked")
+                what = "; ".join(map(str, message.errors))
+                raise rpc.MessageError(f"a reply to message-id {message.message_id!r}, which was not asked" + (what and f": {what}"))
             if not future.done():  # the caller may have been cancelled
                 future.set_result(message)
 
