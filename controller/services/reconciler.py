@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from controller.services.app import cookie
 from controller.services.desired import Book, Desired
@@ -30,8 +31,21 @@ CALL_S = 30.0
 """How long a driver may take for one call; drivers have shorter limits of their own, this one keeps the round from standing still."""
 
 Answer = TypeVar("Answer")
-Parts = dict[str, Diff]
-"""One device's diff by the service each item is for; under "" what no service has any more."""
+
+
+class Change(NamedTuple):
+    """What one device is to change, and the service each item is for; "" for what no service has any more."""
+
+    whole: Diff
+    owners: Mapping[Item, str]
+
+    def only(self, concerns: Callable[[str], bool]) -> Change:
+        """The part of it that is for some of the services."""
+        owners = {item: service for item, service in self.owners.items() if concerns(service)}
+        return Change(_within(self.whole, owners), owners)
+
+
+Work = dict[str, Change]
 
 
 @dataclass(slots=True)
@@ -107,11 +121,11 @@ class Reconciler:
         failed = batch - diffs.keys()
         if not self.observe:
             held = self._held(failed)
-            work: dict[str, Parts] = {}
+            work: Work = {}
             turn = Turn()
             for name, each in diffs.items():
                 if not each.empty:
-                    work[name] = self._parts(each, held)
+                    work[name] = self._owned(each).only(lambda service: service not in held)
                     await turn.pause()
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
@@ -184,12 +198,12 @@ class Reconciler:
                 held |= {service for service, items in desired.present.items() if not known.issuperset(items)}
         return held
 
-    def _parts(self, each: Diff, held: set[str]) -> Parts:
-        """The diff by service, without those that are held: what they have stays until what replaces it can be put there."""
+    def _owned(self, each: Diff) -> Change:
+        """The diff with whose its items are; without those that somebody else has had the device compared for meanwhile."""
         wanted = (self.views[each.device].against or self.book.of(each.device)).wanted
         services = self.book.services
         flows = any(isinstance(item, FlowRule) for item in each.remove)
-        cookies = {cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
+        cookies = {_cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
 
         def leaving(item: Item) -> str:
             match item:
@@ -199,39 +213,34 @@ class Reconciler:
                     return item.service
             return ""
 
-        cut: dict[str, tuple[list[Item], list[Item]]] = {}
-        for item in each.add:
-            if item in wanted:  # it is not when somebody else has had the device compared meanwhile
-                cut.setdefault(wanted[item][-1], ([], []))[0].append(item)
-        for item in each.remove:
-            cut.setdefault(leaving(item), ([], []))[1].append(item)
-        return {
-            service: Diff(each.device, add=tuple(add), remove=tuple(remove), foreign=each.foreign)
-            for service, (add, remove) in cut.items()
-            if service not in held
-        }
+        owners = {item: wanted[item][-1] for item in each.add if item in wanted} | {item: leaving(item) for item in each.remove}
+        return Change(_within(each, owners), owners)
 
-    async def _check(self, work: dict[str, Parts], refused: dict[str, str]) -> set[str]:
+    async def _check(self, work: Work, refused: dict[str, str]) -> set[str]:
         """Asked before the first stage: what devices would refuse. Services refused, and devices that did not answer, leave `work`.
 
         Returns the devices to try again.
         """
-        results = await together(self._check_one(name, parts, refused) for name, parts in sorted(work.items()))
+        results = await together(self._check_one(name, change, refused) for name, change in sorted(work.items()))
         failed = {name for name, passed in zip(sorted(work), results, strict=True) if not passed}
         _drop(work, failed, set(refused))
         return failed
 
-    async def _check_one(self, name: str, parts: Parts, refused: dict[str, str]) -> bool:
+    async def _check_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
         """Whether the device may be changed now; services it would refuse are named in `refused`."""
-        taken = {item.key for part in list(parts.values())[:1] for item in part.foreign}
-        for service, part in parts.items():
-            clash = [item for item in part.add if item.key in taken]
-            if clash:
-                refused[service] = f"{name}: {clash[0]} would replace what somebody else put there; remove that, or ask for other ends"
-        mine = sorted(service for service in parts if service and service not in refused)
-        if "validate" not in self.devices[name].capabilities or not (mine or "" in parts):
+        taken = {item.key for item in change.whole.foreign}
+        for item in change.whole.add if taken else ():
+            if item.key in taken:
+                refused[change.owners[item]] = (
+                    f"{name}: {item} would replace what somebody else put there; remove that, or ask for other ends"
+                )
+        if "validate" not in self.devices[name].capabilities:
             return True
-        faults = await self._faults(name, [parts[service] for service in ("", *mine) if service in parts])
+        services = set(change.owners.values()) - refused.keys()
+        mine = sorted(services - {""})
+        if not services:
+            return True
+        faults = await self._faults(name, change.only(services.__contains__))
         if isinstance(faults, DeviceError):
             return False
         if faults and not mine:
@@ -241,7 +250,7 @@ class Reconciler:
             blame = dict.fromkeys(mine, faults)
             if len(mine) > 1:
                 for service in mine:
-                    alone = await self._faults(name, [parts[each] for each in ("", service) if each in parts])
+                    alone = await self._faults(name, change.only({"", service}.__contains__))
                     if isinstance(alone, DeviceError):
                         return False
                     blame[service] = alone
@@ -250,10 +259,10 @@ class Reconciler:
             refused.update({service: f"{name}: {'; '.join(what)}" for service, what in blame.items() if what})
         return True
 
-    async def _faults(self, name: str, parts: list[Diff]) -> list[str] | DeviceError:
-        return await self._call(name, lambda: self.devices[name].check(_merged(name, parts)))
+    async def _faults(self, name: str, change: Change) -> list[str] | DeviceError:
+        return await self._call(name, lambda: self.devices[name].check(change.whole))
 
-    async def _apply(self, work: dict[str, Parts], refused: dict[str, str]) -> set[str]:
+    async def _apply(self, work: Work, refused: dict[str, str]) -> set[str]:
         """Apply in stages and read back. Returns the devices to try again.
 
         When a device fails, the services with a part in its change go no further, and nor does the device; the others go on. What a
@@ -261,43 +270,42 @@ class Reconciler:
         """
         failed: set[str] = set()
         touched: set[str] = set()
-        wholes: list[Diff] = []
-        owners: dict[str, dict[Item, str]] = {}
-        merging = Turn()
-        for name, parts in work.items():
-            wholes.append(_merged(name, parts.values()))
-            owners[name] = {item: service for service, part in parts.items() for item in (*part.add, *part.remove)}
-            await merging.pause()
+        wholes = [change.whole for change in work.values()]
         for stage in await asyncio.to_thread(stages, wholes, self.light_order()):  # pure, and long when there is much to do
-            calls: dict[str, tuple[Diff, Parts]] = {}
+            calls: Work = {}
             turn = Turn()
             for name, whole in stage.items():
-                if parts := _divided(whole, owners[name], work[name]):
-                    calls[name] = _merged(name, parts.values()), parts
+                owners = work[name].owners
+                part = _within(replace(whole, foreign=work[name].whole.foreign), owners)
+                if not part.empty:
+                    calls[name] = Change(part, owners)
                 await turn.pause()
             touched |= calls.keys()
-            results = await together(self._apply_one(name, *call, refused) for name, call in calls.items())
+            results = await together(self._apply_one(name, change, refused) for name, change in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
-            lost = set(refused) | {service for name in down for service in work[name] if service}
-            failed |= down | {name for name, parts in work.items() if not lost.isdisjoint(parts)}
-            _drop(work, down, lost)
+            lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
+            if down or lost:
+                failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
+                _drop(work, down, lost)
         return failed | (touched - (await self._read(touched, forget=True)).keys())
 
-    async def _apply_one(self, name: str, whole: Diff, parts: Parts, refused: dict[str, str]) -> bool:
+    async def _apply_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
         """Whether the device took the change; of what it refuses, each service's part is tried alone to find out whose it is."""
-        answer = await self._change(name, whole)
-        if isinstance(answer, Refused) and len(parts) > 1:
-            for service, part in parts.items():
-                alone = await self._change(name, part)
-                if isinstance(alone, Refused) and service:
-                    refused[service] = str(alone)
-                elif isinstance(alone, DeviceError):
-                    return False
+        answer = await self._change(name, change.whole)
+        if not isinstance(answer, Refused):
+            return answer is None
+        services = sorted({change.owners[item] for item in (*change.whole.add, *change.whole.remove)})
+        if len(services) == 1 and services[0]:
+            refused[services[0]] = str(answer)
             return True
-        if isinstance(answer, Refused) and "" not in parts:
-            refused[next(iter(parts))] = str(answer)
-            return True
-        return not isinstance(answer, DeviceError)
+        for service in services if len(services) > 1 else ():
+            part = _within(change.whole, change.only({service}.__contains__).owners)
+            alone = await self._change(name, part)
+            if isinstance(alone, Refused) and service:
+                refused[service] = str(alone)
+            elif isinstance(alone, DeviceError):
+                return False
+        return len(services) > 1
 
     async def _change(self, name: str, each: Diff) -> DeviceError | None:
         view = self.views[name]
@@ -318,29 +326,18 @@ def _concerned(before: State | None, now: State, each: Diff, desired: Desired) -
         yield from {service for service, _ in before.stock_keys.items() ^ now.stock_keys.items()}
 
 
-def _drop(work: dict[str, Parts], devices: set[str], services: set[str]) -> None:
+def _drop(work: Work, devices: set[str], services: set[str]) -> None:
     """Take devices, and services on every device, out of the work; a device that goes takes the services with a part in it along."""
-    services = services | {service for name in devices for service in work.get(name, ()) if service}
-    for name in list(work):
-        work[name] = {} if name in devices else {service: part for service, part in work[name].items() if service not in services}
+    services = services | {service for name in devices for service in work[name].owners.values() if service}
+    for name, change in work.items() if devices or services else ():
+        gone = name in devices
+        if gone or not services.isdisjoint(change.owners.values()):
+            work[name] = change.only(lambda service, gone=gone: not gone and service not in services)  # type: ignore[misc]
 
 
-def _merged(device: str, parts: Collection[Diff]) -> Diff:
-    return Diff(
-        device,
-        add=tuple(item for part in parts for item in part.add),
-        remove=tuple(item for part in parts for item in part.remove),
-        foreign=next((part.foreign for part in parts), ()),
-    )
+def _within(each: Diff, items: Container[Item]) -> Diff:
+    """The part of a diff that is about these items."""
+    return replace(each, add=tuple(item for item in each.add if item in items), remove=tuple(item for item in each.remove if item in items))
 
 
-def _divided(stage: Diff, owners: Mapping[Item, str], among: Parts) -> Parts:
-    """A stage of a device's change, by those of the services that own its items which are still among these."""
-    cut: dict[str, tuple[list[Item], list[Item]]] = {}
-    for number, items in enumerate((stage.add, stage.remove)):
-        for item in items:
-            if (service := owners[item]) in among:
-                cut.setdefault(service, ([], []))[number].append(item)
-    return {
-        service: Diff(stage.device, tuple(add), tuple(remove), among[service].foreign) for service, (add, remove) in sorted(cut.items())
-    }
+_cookie = lru_cache(65536)(cookie)
