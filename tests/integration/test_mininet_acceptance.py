@@ -29,7 +29,7 @@ def test_the_data_plane_does_not_notice_a_killed_controller(networks: Callable[.
     foreign = "cookie=0x77,priority=5,in_port=2,dl_type=0x88b5,actions=drop"
     subprocess.run([*ofctl, "add-flow", "s1", foreign], check=True)
     before = dump(ofctl)
-    assert len(before["s1"]) == 4
+    assert len(before["s1"]) == 5
 
     port = network.workspace.emulator
     pinging = subprocess.Popen(
