@@ -25,7 +25,7 @@ from controller.southbound.device import (
 )
 from controller.southbound.openflow.change import Faults, Key, Phase, named, phases
 from controller.southbound.openflow.channel import Channel, ChannelClosed, RequestFailed
-from controller.southbound.openflow.compiled import Traffic, read_flows
+from controller.southbound.openflow.compiled import Traffic, read_flows, without_idle_bursts
 from controller.southbound.openflow.errors import error_name
 from controller.southbound.openflow.groups import (
     GroupDescReply,
@@ -184,7 +184,7 @@ class OpenFlowSwitch:
         groups = await self._asked(channel, "group", GroupDescRequest())
         meters = await self._asked(channel, "meter", MeterConfigRequest())
         found: list[Group | Meter] = [group for part in groups if isinstance(part, GroupDescReply) for group in part.groups]
-        return found + [meter for part in meters if isinstance(part, MeterConfigReply) for meter in part.meters]
+        return found + [without_idle_bursts(meter) for part in meters if isinstance(part, MeterConfigReply) for meter in part.meters]
 
     async def _counted(self, channel: Channel, traffic: Traffic, kinds: set[str]) -> SwitchCounters:
         ports = await channel.request(PortStatsRequest())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from struct import Struct
 
-from controller.southbound.device import BELLHOP_COOKIE_PREFIX, FlowRule, Group, Meter
+from controller.southbound.device import BELLHOP_COOKIE_PREFIX, METER_BURST, FlowRule, Group, Meter
 from controller.southbound.openflow.actions import decode_instructions
 from controller.southbound.openflow.codec import Framer, decode, encode, recommanded
 from controller.southbound.openflow.groups import GroupCommand, GroupMod, MeterCommand, MeterMod
@@ -40,9 +41,18 @@ def compiled(item: SwitchItem) -> bytes:
         sent = decode(Framer().feed(data)[0])
     except MalformedMessage as error:
         raise ValueError(str(error)) from error
+    if isinstance(sent, MeterMod):
+        sent = MeterMod(sent.command, without_idle_bursts(sent.meter))
     if sent != message:
         raise ValueError(_canonical(sent))
     return data
+
+
+def without_idle_bursts(meter: Meter) -> Meter:
+    """The meter with the bursts that its flags have it heed, and no others: where none was asked for, switches put one of their own."""
+    if meter.flags & METER_BURST or not any(band.burst for band in meter.bands):
+        return meter
+    return replace(meter, bands=tuple(replace(band, burst=0) for band in meter.bands))
 
 
 def _canonical(sent: object) -> str:
@@ -52,7 +62,7 @@ def _canonical(sent: object) -> str:
         case GroupMod(group=group):
             return f"not in canonical form; write buckets {group.buckets}"
         case MeterMod(meter=meter):
-            return f"not in canonical form; write bands {meter.bands}"
+            return f"not in canonical form; write bands {meter.bands}, or METER_BURST to have bursts heeded"
     return "not in canonical form"
 
 

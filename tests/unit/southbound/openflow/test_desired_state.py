@@ -279,6 +279,18 @@ async def test_errors_name_the_item_and_the_others_stand() -> None:
         assert (await net.driver.read()).items == {RULE, METER, GROUP}
 
 
+async def test_what_could_not_be_recognised_again_is_a_fault_before_it_is_sent() -> None:
+    async with bench() as net:
+        unheeded = replace(METER, bands=(Band(100, 10),))
+        masked = Group(GROUP.number, GroupType.INDIRECT, (Bucket((("set_field:vlan_vid", "0x1000/0x1000"),)),))
+        faults = await net.driver.check(Diff("s1", add=(unheeded, masked, METER, replace(METER, flags=METER_PKTPS))))
+        assert [fault.partition(": ")[0] for fault in faults] == [f"meter {METER.number}", f"group {GROUP.number}", f"meter {METER.number}"]
+        assert "METER_BURST to have bursts heeded" in faults[0]
+        assert "not in canonical form; write buckets" in faults[1]
+        assert "another meter of the same change has this number" in faults[2]
+        assert (await net.driver.read()).items == frozenset()
+
+
 async def test_what_a_strangers_rule_uses_is_not_deleted() -> None:
     async with bench() as net:
         await net.make(frozenset({GROUP}))
