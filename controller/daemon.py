@@ -34,7 +34,7 @@ from controller.telemetry.events import EventLog
 
 log = logging.getLogger(__name__)
 
-LAG_PROBE_S = 0.1
+LAG_PROBE_S = 0.02
 
 DarkPorts = set[tuple[str, str]]
 """Ports (device, port) that have lost their signal."""
@@ -184,4 +184,4 @@ async def _measure_lag(face: Face) -> None:
     while True:
         due = loop.time() + LAG_PROBE_S
         await asyncio.sleep(LAG_PROBE_S)
-        face.observe_lag(max(0.0, loop.time() - due))
+        face.loop_lag.observe(max(0.0, loop.time() - due))

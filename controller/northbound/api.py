@@ -355,7 +355,6 @@ async def readyz(request: web.Request) -> web.Response:
 async def get_metrics(request: web.Request) -> web.Response:
     face = request.app[FACE]
     body, content_type = metrics.exposition(face, request.headers.get("Accept", ""))
-    face.loop_lag_most_s = 0.0
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from prometheus_client import Histogram
 
 from controller.network.topology import Topology
 from controller.services.desk import Desk
@@ -11,11 +13,20 @@ from controller.services.reconciler import Reconciler
 from controller.southbound.device import Device
 from controller.southbound.openflow.listener import OpenFlowListener
 from controller.telemetry.events import EventLog
+from controller.telemetry.histogram import Histogram
+
+LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+def _lag() -> Histogram:
+    return Histogram(
+        "bellhop_loop_lag_seconds", "How late the event loop woke a probe: what every session waits.", registry=None, buckets=LAG_BUCKETS_S
+    )
 
 
 @dataclass(slots=True)
 class Face:
-    """`loop_lag_most_s` is the worst lag of the event loop since the last scrape."""
+    """`loop_lag` is how much later than asked the event loop woke its probe, in seconds."""
 
     topology: Topology
     devices: Mapping[str, Device]
@@ -24,10 +35,7 @@ class Face:
     desk: Desk
     events: EventLog
     started_s: float
-    loop_lag_most_s: float = 0.0
+    loop_lag: Histogram = field(default_factory=_lag)
     stopping: bool = False
     api: str = ""
     """Where the interface is served."""
-
-    def observe_lag(self, lag_s: float) -> None:
-        self.loop_lag_most_s = max(self.loop_lag_most_s, lag_s)

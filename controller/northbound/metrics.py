@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from controller.northbound.face import Face
+from controller.northbound.openflow_metrics import histogram, openflow
 from controller.services.service import TRANSITIONS
 
 
@@ -30,6 +31,7 @@ class _Bellhop(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _controller(self._face)
+        yield from openflow(self._face)
         yield from _services(self._face)
         yield from _devices(self._face)
         yield from _links(self._face)
@@ -53,26 +55,14 @@ def _controller(face: Face) -> Iterator[Metric]:
     revision = _gauge("network_revision", "The revision of the network; grows with every change of a link or node.")
     revision.add_metric([], face.topology.revision)
     yield revision
-    lag = _gauge("loop_lag_seconds", "The worst lag of the event loop since the last scrape.")
-    lag.add_metric([], face.loop_lag_most_s)
-    yield lag
+    for lag in face.loop_lag.collect():
+        lag.samples = [sample for sample in lag.samples if not sample.name.endswith("_created")]  # start_time_seconds says that
+        yield lag
     for name, text, value in (
         ("events", "Events published.", face.events.number),
         ("planner_jobs", "Jobs given to the planner's worker.", face.desk.planner.jobs),
         ("planner_restarts", "Planner workers that died and were replaced.", face.desk.planner.restarts),
         ("reconciler_rounds", "Rounds of the reconciler.", face.reconciler.rounds),
-        ("openflow_sessions", "OpenFlow sessions that completed the handshake.", face.listener.counters.sessions),
-        (
-            "openflow_refused",
-            "OpenFlow sessions that were refused: unknown or duplicate datapath id, other version.",
-            face.listener.counters.refused,
-        ),
-        ("openflow_malformed", "OpenFlow sessions closed for a malformed message.", face.listener.counters.malformed),
-        (
-            "openflow_undecodable",
-            "OpenFlow messages of a known type that could not be decoded and were skipped.",
-            face.listener.counters.undecodable,
-        ),
     ):
         counter = _counter(name, text)
         counter.add_metric([], value)
