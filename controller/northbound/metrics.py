@@ -55,9 +55,7 @@ def _controller(face: Face) -> Iterator[Metric]:
     revision = _gauge("network_revision", "The revision of the network; grows with every change of a link or node.")
     revision.add_metric([], face.topology.revision)
     yield revision
-    for lag in face.loop_lag.collect():
-        lag.samples = [sample for sample in lag.samples if not sample.name.endswith("_created")]  # start_time_seconds says that
-        yield lag
+    yield histogram("loop_lag_seconds", "How late the event loop woke a probe: what every session waits.", face.loop_lag)
     for name, text, value in (
         ("events", "Events published.", face.events.number),
         ("planner_jobs", "Jobs given to the planner's worker.", face.desk.planner.jobs),
