@@ -29,8 +29,7 @@ from controller.southbound.netconf import rpc
 from controller.southbound.netconf.framing import frame
 from controller.southbound.netconf.session import Credentials, Session, open_session
 from controller.southbound.session import SessionError
-from topologies.emulation import netconf_server
-from topologies.emulation.optical_switch import OPTICAL_SWITCH, EmulatedOpticalSwitch, Pairs
+from topologies.emulation.optical_switch import OPTICAL_SWITCH, EmulatedOpticalSwitch
 
 PASSWORD = "sesame"
 pytestmark = pytest.mark.timeout(30)
@@ -56,7 +55,9 @@ async def login(switch: EmulatedOpticalSwitch, tmp_path: Path) -> tuple[int, Cre
 
 @asynccontextmanager
 async def running(port: int, login: Credentials, timeout_s: float = 5.0) -> AsyncIterator[tuple[NetconfDevice, AsyncIterator[DeviceEvent]]]:
-    driver = NetconfDevice("ocs1", f"127.0.0.1:{port}", login, OpticalSwitch, timeout_s=timeout_s, reconnect_min_s=0.02, reconnect_max_s=0.1)
+    driver = NetconfDevice(
+        "ocs1", f"127.0.0.1:{port}", login, OpticalSwitch, timeout_s=timeout_s, reconnect_min_s=0.02, reconnect_max_s=0.1
+    )
     events = driver.events()
     task = asyncio.create_task(driver.run())
     try:
@@ -86,7 +87,7 @@ async def commit_under_way(driver: NetconfDevice, switch: EmulatedOpticalSwitch,
     """A change of (1, 17) whose commit the switch has begun, and takes its time for."""
     begun, activate = asyncio.Event(), switch.activate
 
-    async def activate_slowly(config: Pairs) -> None:
+    async def activate_slowly(config: rpc.Element) -> None:
         begun.set()
         await asyncio.sleep(0.1)
         await activate(config)
@@ -138,7 +139,7 @@ async def test_a_foreign_cross_connect_is_reported_and_kept(switch: EmulatedOpti
         assert change.foreign == (CrossConnect(5, 21),)
         await driver.apply(change)
         # A stale diff that would take ingress 5 over, or remove what is no longer ours, changes nothing.
-        with pytest.raises(Refused, match="ingress 5 is already connected to 21"):
+        with pytest.raises(Refused, match="there is a pair ingress 5 already"):
             await driver.apply(adding((5, 22)))
         await driver.apply(Diff("ocs1", remove=(CrossConnect(5, 20),)))
         assert switch.cross_connects == {(1, 17), (5, 21)}
@@ -147,7 +148,7 @@ async def test_a_foreign_cross_connect_is_reported_and_kept(switch: EmulatedOpti
 
 
 async def test_check_tells_and_changes_nothing(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
-    switch.running = {1: 17}
+    switch.patch({1: 17})
     async with driven(switch, tmp_path) as (driver, _):
         assert await driver.check(adding((2, 18))) == []
         (fault,) = await driver.check(adding((2, 17)))
@@ -190,11 +191,8 @@ async def test_a_cancelled_change_leaves_no_lock(switch: EmulatedOpticalSwitch, 
         assert switch.cross_connects == {(1, 17), (2, 18)}
 
 
-async def test_without_a_candidate_the_running_datastore_is_edited(
-    switch: EmulatedOpticalSwitch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = tuple(capability for capability in netconf_server.CAPABILITIES if "candidate" not in capability)
-    monkeypatch.setattr(netconf_server, "CAPABILITIES", kept)
+async def test_without_a_candidate_the_running_datastore_is_edited(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
+    switch.capabilities = tuple(capability for capability in switch.capabilities if "candidate" not in capability)
     async with driven(switch, tmp_path) as (driver, _):
         assert await driver.check(adding((1, 17))) == []
         assert switch.cross_connects == frozenset()
@@ -203,8 +201,8 @@ async def test_without_a_candidate_the_running_datastore_is_edited(
         assert "data-exists" in fault and switch.cross_connects == {(1, 17)}
 
 
-async def test_base_1_0_framing(switch: EmulatedOpticalSwitch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netconf_server, "CAPABILITIES", tuple(set(netconf_server.CAPABILITIES) - {rpc.BASE_1_1}))
+async def test_base_1_0_framing(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
+    switch.capabilities = tuple(set(switch.capabilities) - {rpc.BASE_1_1})
     async with driven(switch, tmp_path) as (driver, _):
         await driver.apply(adding((1, 17)))
         assert (await driver.read()).items == {CrossConnect(1, 17)}

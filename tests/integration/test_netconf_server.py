@@ -93,7 +93,7 @@ async def test_ncclient_edits_commits_and_reads_back(switch: EmulatedOpticalSwit
 )
 async def test_ncclient_is_told_what_is_wrong(switch: EmulatedOpticalSwitch, tmp_path: Path, config: str, tag: str) -> None:
     port, _ = await login(switch, tmp_path)
-    switch.running = {1: 17}
+    switch.patch({1: 17})
     with pytest.raises(RPCError) as refusal:
         await with_ncclient(port, lambda client: client.edit_config(target="candidate", config=config))
     assert refusal.value.tag == tag

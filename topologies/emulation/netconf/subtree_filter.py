@@ -20,7 +20,7 @@ def subtree_filter(roots: list[Element], wanted: Element) -> list[Element]:
 
 def _mark(node: Element, test: Element, kept: set[Element]) -> bool:
     """Add to `kept` what `test` selects of `node`; whether it selects anything."""
-    if not _named(node, test) or any(node.get(name) != value for name, value in test.attrib.items()):
+    if not named(node.tag, test) or any(node.get(name) != value for name, value in test.attrib.items()):
         return False
     if not len(test):
         value = (test.text or "").strip()
@@ -31,7 +31,7 @@ def _mark(node: Element, test: Element, kept: set[Element]) -> bool:
     content = [child for child in test if not len(child) and (child.text or "").strip()]
     matched: list[Element] = []
     for leaf in content:
-        found = [child for child in node if _named(child, leaf) and (child.text or "").strip() == (leaf.text or "").strip()]
+        found = [child for child in node if named(child.tag, leaf) and (child.text or "").strip() == (leaf.text or "").strip()]
         if not found:
             return False
         matched += found
@@ -45,10 +45,9 @@ def _mark(node: Element, test: Element, kept: set[Element]) -> bool:
     return True
 
 
-def _named(node: Element, test: Element) -> bool:
-    """A filter without a namespace means any (section 6.2.1)."""
-    name = etree.QName(test)
-    return node.tag == test.tag or (name.namespace is None and etree.QName(node).localname == name.localname)
+def named(tag: str, test: Element) -> bool:
+    """Whether the names agree; a filter without a namespace means any (section 6.2.1)."""
+    return tag == test.tag or tag.rpartition("}")[2] == test.tag
 
 
 def _copy(node: Element, kept: set[Element]) -> Element:

@@ -1,0 +1,1 @@
+"""NETCONF servers of emulated devices: YANG schema, edit-config, datastores, sessions."""
