@@ -154,7 +154,7 @@ def test_parameters_outside_their_range_are_refused(name: str, bad: float) -> No
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
 def test_arguments_outside_their_range_are_refused(bad: float) -> None:
     for method in (GYS.gain, GYS.qber, GYS.single_photon_error, GYS.rate_per_pulse, GYS.rate_bps):
-        with pytest.raises(ValueError, match=r"^loss_db must be in \[0, inf\)"):
+        with pytest.raises(ValueError, match=r"^loss_db must be in \[0, 1e\+100\]"):
             method(bad)
     for bound in (plob, plob_with_station):
         with pytest.raises(ValueError, match=r"^transmittance must be in \[0, 1\]"):
