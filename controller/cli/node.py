@@ -95,15 +95,16 @@ def enable(server: str, name: str) -> None:
 @click.argument("src")
 @click.argument("dst")
 @click.option("-c", "--count", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option("-6", "--ipv6", is_flag=True, help="Over IPv6.")
 @EMULATOR
-def ping(emulator: str, src: str, dst: str, count: int) -> None:
+def ping(emulator: str, src: str, dst: str, count: int, ipv6: bool) -> None:
     """Ping from one emulated host to another; exit code 1 when nothing comes back.
 
     \b
     Example:
       bellhop node ping h1 h4
     """
-    answer = ask(emulator, "POST", "/ping", {"from": src, "to": dst, "count": count})
+    answer = ask(emulator, "POST", "/ping", {"from": src, "to": dst, "count": count, "ipv6": ipv6})
     for number, rtt_ms in enumerate(answer["rtts_ms"], 1):
         click.echo(f"{dst}: answer {number}: {rtt_ms:.2f} ms")
     click.echo(f"{answer['sent']} sent, {answer['received']} received")

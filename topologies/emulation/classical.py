@@ -19,7 +19,11 @@ class ClassicalNetwork:
 
     def __init__(self, topology: Topology, controller: tuple[str, int]) -> None:
         self._topology = topology
-        self.hosts = {name: EmulatedHost(name, node.mac, node.ip) for name, node in topology.nodes("host") if node.mac and node.ip}
+        self.hosts = {
+            name: EmulatedHost(name, node.mac, node.ip, node.ipv6)
+            for name, node in topology.nodes("host")
+            if node.mac and (node.ip or node.ipv6)
+        }
         self.switches: dict[str, EmulatedSwitch] = {}
         self.warnings: list[str] = []
         """What of the document it cannot do: nothing."""
@@ -71,9 +75,12 @@ class ClassicalNetwork:
             if end.node in self.switches and end.port:
                 self.switches[end.node].set_port(int(end.port), up)
 
-    async def ping(self, source: str, target: str, count: int) -> PingResult:
-        """Pings between two hosts. UnknownName when one is no host here."""
+    async def ping(self, source: str, target: str, count: int, ipv6: bool = False) -> PingResult:
+        """Pings between two hosts. UnknownName when one is no host here; ValueError when one has no address of that family."""
         for name in (source, target):
             if name not in self.hosts:
                 raise UnknownName("host", name, self.hosts)
-        return await self.hosts[source].ping(self.hosts[target].ip, count=count)
+        address = self.hosts[target].ipv6 if ipv6 else self.hosts[target].ip
+        if address is None:
+            raise ValueError(f"{target} has no {'ipv6' if ipv6 else 'ip'} in the document")
+        return await self.hosts[source].ping(address, count=count)

@@ -59,7 +59,7 @@ class Classical(Protocol):
 
     async def set_link(self, link: Link, up: bool) -> None: ...
 
-    async def ping(self, source: str, target: str, count: int) -> PingResult: ...
+    async def ping(self, source: str, target: str, count: int, ipv6: bool = False) -> PingResult: ...
 
 
 class Emulator:
@@ -169,12 +169,15 @@ def interface(emulator: Emulator) -> web.Application:
         try:
             wanted = await request.json()
             source, target, count = str(wanted["from"]), str(wanted["to"]), int(wanted.get("count", 3))
+            ipv6 = bool(wanted.get("ipv6", False))
         except (ValueError, KeyError, TypeError):
-            return web.json_response({"detail": 'send {"from": host, "to": host, "count": 3}'}, status=400)
+            return web.json_response({"detail": 'send {"from": host, "to": host, "count": 3, "ipv6": false}'}, status=400)
         try:
-            result = await emulator.classical.ping(source, target, max(1, min(count, 1000)))
+            result = await emulator.classical.ping(source, target, max(1, min(count, 1000)), ipv6)
         except UnknownName as unknown:
             return web.json_response({"detail": str(unknown)}, status=404)
+        except ValueError as wrong:
+            return web.json_response({"detail": str(wrong)}, status=409)
         return web.json_response({"sent": result.sent, "received": result.received, "rtts_ms": list(result.rtts_ms)})
 
     app = web.Application(middlewares=[same_origin])

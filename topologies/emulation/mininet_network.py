@@ -118,6 +118,7 @@ class MininetNetwork:
         # As in ClassicalNetwork, a cable whose port at a switch is not told is not plugged in.
         self._links = [link for link in topology.links("ethernet") if all(e.port or e.node not in self._switches for e in (link.a, link.b))]
         self._addresses = {name: node.ip for name, node in topology.nodes("host") if node.ip and node.mac}
+        self._ipv6 = {name: node.ipv6 for name, node in topology.nodes("host") if node.ipv6 and node.mac}
         self._macs = {name: node.mac for name, node in topology.nodes("host")}
         self._cables: list[tuple[str, int, str]] = []
         """The interfaces at both ends of each link, with a process in whose namespace they are, and the link."""
@@ -193,14 +194,15 @@ class MininetNetwork:
             if failed:
                 raise MininetError(f"{link.id}: interface {interface} cannot be set {'up' if up else 'down'}: {output.strip()}")
 
-    async def ping(self, source: str, target: str, count: int) -> PingResult:
-        """Pings between two hosts, one each 0.2 s. UnknownName when one is no host here."""
+    async def ping(self, source: str, target: str, count: int, ipv6: bool = False) -> PingResult:
+        """Pings between two hosts, one each 0.2 s. UnknownName when one is no host with an address of that family here."""
+        known = self._ipv6 if ipv6 else self._addresses
         for name in (source, target):
-            if name not in self._addresses:
-                raise UnknownName("host", name, self._addresses)
+            if name not in known:
+                raise UnknownName("host", name, known)
         if source not in self.pids:
             raise MininetError(f"{source} cannot ping: the network does not run")
-        ping = ("ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", self._addresses[target])
+        ping = ("ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", known[target])
         output, _ = await _communicate("mnexec", "-a", str(self.pids[source]), *ping)
         return parse_ping(output)
 
@@ -272,6 +274,10 @@ class MininetNetwork:
                 output, error, status = host.pexec("ethtool", "-K", interface, "tx", "off")
                 if status:
                     raise MininetError(f"{interface}: checksum offload cannot be turned off: {(error or output).strip()}")
+        for name, ipv6 in self._ipv6.items():
+            inside, interface = ("mnexec", "-a", str(self.pids[name]), "ip", "-6"), f"{self.names[name]}-eth0"
+            run(*inside, "addr", "add", f"{ipv6}/128", "dev", interface, "nodad")
+            run(*inside, "route", "add", "default", "dev", interface)
         network.start()
         self._connect()
         for command in gateway_commands(self._management) if self._management else ():
