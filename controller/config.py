@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -60,14 +60,36 @@ class Netconf(BaseModel):
     password_file: Path | None = None
 
 
-class KmeControl(BaseModel):
-    """The controller's certificate for the control interface of KMEs, and the authority that vouches for theirs."""
+class Certificates(BaseModel):
+    """The controller's certificate with its private key, and the authority that vouches for those it talks to (PEM files)."""
 
     model_config = STRICT
 
     ca: Path
     cert: Path
     key: Path
+
+
+class OpenFlow(BaseModel):
+    """Where OpenFlow switches dial in. Elsewhere than on loopback only with mutual TLS, which `tls` asks for.
+
+    The files may be replaced while the controller runs: sessions that begin after that use the new ones. A switch's certificate that has a
+    datapath id (16 hexadecimal digits) as its common name, or as a DNS name, is good for that datapath only.
+    """
+
+    model_config = STRICT
+
+    host: str = "127.0.0.1"
+    port: Port = 6653
+    tls: Certificates | None = None
+    packet_ins_per_s: Annotated[float, Field(gt=0)] = 20_000
+    """What one switch may send up to applications; a tenth of it at once. The rest is dropped and counted."""
+
+    @model_validator(mode="after")
+    def _protected(self) -> OpenFlow:
+        if self.tls is None:
+            _loopback(self.host)
+        return self
 
 
 class PlannerSettings(BaseModel):
@@ -86,10 +108,10 @@ class Settings(BaseModel):
     network: Path
     store: Path = Path("bellhop.db")
     api: Listen = Listen(port=8480)
-    openflow: Listen = Listen(port=6653)
+    openflow: OpenFlow = OpenFlow()
     planner: PlannerSettings = PlannerSettings()
     netconf: Netconf | None = None
-    kme: KmeControl | None = None
+    kme: Certificates | None = None
     apps: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Modules of packet apps, as `apps.learning_switch`."""
 

@@ -27,6 +27,7 @@ from controller.southbound.drivers.netconf_device import NetconfDevice
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.drivers.optical_switch import OpticalSwitch
 from controller.southbound.netconf.session import Credentials
+from controller.southbound.openflow.certificates import server_tls
 from controller.southbound.openflow.listener import OpenFlowListener
 from controller.southbound.openflow.messages import Role
 from controller.store.sqlite import Store
@@ -55,7 +56,11 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         stack.callback(planner.close)
         # As generation serves when the controller was started: of two that think they are master, the later one is.
         claim = (Role.SLAVE if observe else Role.MASTER, time.time_ns() // 1_000_000)
-        listener = await stack.enter_async_context(OpenFlowListener(settings.openflow.host, settings.openflow.port, claim=claim))
+        door = settings.openflow
+        tls = server_tls(door.tls.cert, door.tls.key, door.tls.ca) if door.tls else None
+        listener = await stack.enter_async_context(
+            OpenFlowListener(door.host, door.port, tls=tls, packet_ins_per_s=door.packet_ins_per_s, claim=claim)
+        )
         devices = {device.name: device for device in _devices(topology, settings, listener)}
         events, book = EventLog(), Book(store)
         listener.on_refused = lambda datapath_id, why: _refused(topology, events, datapath_id, why)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 from controller.southbound.openflow.codec import Frame, Framer, decode, encode, readdressed
 from controller.southbound.openflow.counters import Counters
@@ -83,6 +83,8 @@ class Channel(asyncio.BufferedProtocol):
     def __init__(self, counters: Counters, turns: Turns, buffer: bytearray, packet_ins_per_s: float = PACKET_INS_PER_S) -> None:
         """`buffer` is where the connection is read into; sessions of one loop share it."""
         self.peer = "a peer that is gone"
+        self.certificate: Mapping[str, Any] = {}
+        """The switch's, as `SSLSocket.getpeercert` gives it; empty without TLS."""
         self.features = FeaturesReply(0, 0, 0)
         self.ports: dict[int, Port] = {}
         self.on_message: Callable[[Message], None] | None = None
@@ -280,6 +282,7 @@ class Channel(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername") or ("a peer that is gone", 0)
         self.peer = f"{peer[0]}:{peer[1]}"
+        self.certificate = transport.get_extra_info("peercert") or {}
         self.send(Hello())
         self._flush()
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from types import TracebackType
+from typing import Any
 
+from controller.southbound.openflow.certificates import datapaths_named
 from controller.southbound.openflow.channel import PACKET_INS_PER_S, Channel, ChannelClosed, RequestFailed
 from controller.southbound.openflow.counters import Counters
 from controller.southbound.openflow.errors import HELLO_FAILED, NOT_PERMITTED, ROLE_REQUEST_FAILED, STALE
@@ -114,22 +116,22 @@ class OpenFlowListener:
         accepted = 0
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, peer = await loop.sock_accept(self._socket)
             except OSError as error:  # no more file descriptors, or a peer that is gone already
                 log.warning("OpenFlow port %d: cannot accept a connection: %s", self.port, error)
                 await asyncio.sleep(_ACCEPT_RETRY_S)
                 continue
-            session = asyncio.create_task(self._session(connection))
+            session = asyncio.create_task(self._session(connection, peer))
             self._sessions.add(session)
             session.add_done_callback(self._sessions.discard)
             accepted += 1
             if accepted % _ACCEPTED_AT_ONCE == 0:  # accepting does not wait while more connections do
                 await asyncio.sleep(0)
 
-    async def _session(self, connection: socket.socket) -> None:
+    async def _session(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
         began_s = perf_counter()
         channel = Channel(self.counters, self._turns, self._buffer, self._packet_ins_per_s)
-        if not await self._connect(channel, connection):
+        if not await self._connect(channel, connection, peer):
             return
         try:
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
@@ -144,20 +146,16 @@ class OpenFlowListener:
             log.info("%s, datapath %016x: %s", channel.peer, channel.datapath_id, channel.closed_because or "the controller is stopping")
             await channel.close()
 
-    async def _connect(self, channel: Channel, connection: socket.socket) -> bool:
+    async def _connect(self, channel: Channel, connection: socket.socket, peer: tuple[Any, ...]) -> bool:
         """Whether the connection is ready for OpenFlow: over TLS only with a certificate that the authority signed."""
         loop = asyncio.get_running_loop()
+        tls = self._tls() if self._tls else None
+        limit_s = _HANDSHAKE_TIMEOUT_S if tls else None
         try:
-            peer = connection.getpeername()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-            tls = self._tls() if self._tls else None
-            await loop.connect_accepted_socket(
-                lambda: channel, connection, ssl=tls, ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if tls else None
-            )
+            await loop.connect_accepted_socket(lambda: channel, connection, ssl=tls, ssl_handshake_timeout=limit_s)
         except OSError as error:  # ssl.SSLError is one
-            connection.close()
-            self.counters.tls_refused += self._tls is not None
-            log.warning("%s refused: %s", ":".join(map(str, peer[:2])), getattr(error, "reason", None) or error)
+            self.counters.tls_refused += 1
+            log.warning("%s:%d refused before OpenFlow began: %s", *peer[:2], error)
             return False
         return True
 
@@ -166,6 +164,10 @@ class OpenFlowListener:
         attach = self._expected.get(datapath_id)
         if attach is None:
             raise self._refuse(channel, "no openflow-switch of the topology document has this datapath id; add it, or correct its dpid")
+        named = datapaths_named(channel.certificate)
+        if named and datapath_id not in named:
+            others = ", ".join(f"{each:016x}" for each in sorted(named))
+            raise self._refuse(channel, f"its certificate is for datapath {others}; give it one of its own")
         if holder := self._channels.get(datapath_id):
             holder.send(EchoRequest())  # a dead session is found out sooner
             raise self._refuse(channel, f"another session, {holder.peer}, has this datapath id; the first keeps it")

@@ -16,7 +16,7 @@ import pytest
 
 import topologies
 from controller import daemon
-from controller.config import Listen, Settings
+from controller.config import Listen, OpenFlow, Settings
 from controller.network import document
 from controller.northbound.face import Face
 from controller.services.planner import Planner
@@ -69,7 +69,7 @@ class Controller:
 @pytest.fixture
 async def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Controller]:
     monkeypatch.setattr(daemon, "Planner", lambda executor: Planner(ThreadPoolExecutor(1)))
-    settings = Settings(network=SANDBOX, store=tmp_path / "bellhop.db", api=Listen(port=0), openflow=Listen(port=0))
+    settings = Settings(network=SANDBOX, store=tmp_path / "bellhop.db", api=Listen(port=0), openflow=OpenFlow(port=0))
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(daemon.running(settings))
         network = ClassicalNetwork(document.load(SANDBOX), ("127.0.0.1", running.listener.port))
