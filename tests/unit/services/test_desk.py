@@ -10,6 +10,7 @@ from controller.network.topology import UnknownName
 from controller.routing.refusal import NoRoute
 from controller.services import desk as desk_module
 from controller.services.desk import NameTaken, Observing, UnknownService
+from controller.services.judge import Judge
 from controller.services.planner import WrongRequest
 from controller.store.sqlite import Store
 from tests.unit.services.sandbox import H1_H3, KEY, LIGHT, OVER_LIGHT, Running
@@ -275,3 +276,31 @@ async def test_observing_refuses_changes_and_changes_nothing(net: Running, store
     assert net.held() == 0
     with pytest.raises(UnknownService):
         await net.desk.remove("nothing")
+
+
+async def test_only_those_are_judged_for_whom_a_reading_makes_a_difference(net: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+    verdict = Judge.verdict
+    monkeypatch.setattr(Judge, "verdict", lambda self, service, refusal="": (judged.append(service.id), verdict(self, service, refusal))[1])
+    async with net.running():
+        for name in ("a", "b", "c"):
+            await net.desk.create("key", {**KEY, "rate_bps": 1.0}, name=name)
+        await net.until(lambda: all(each.state == "ACTIVE" and not each.reason for each in net.book.services.values()))
+        plan = net.book.services["b"].plan
+        assert plan is not None
+        device = next(name for name in plan.desired if name in ("alice", "bob"))
+        await net.reconciler.read([device])
+        rounds = net.reconciler.rounds
+        net.reconciler.mark([])
+        await net.until(lambda: net.reconciler.rounds > rounds)
+        await asyncio.sleep(0.01)
+        judged.clear()
+        net.reconciler.mark([device])
+        await net.until(lambda: net.reconciler.rounds > rounds + 1)
+        await asyncio.sleep(0.02)
+        assert judged == [], "nothing there is other than it was"
+        net.devices[device].items -= set(plan.desired[device])
+        net.reconciler.mark([device])
+        await net.until(lambda: net.devices[device].items.issuperset(plan.desired[device]))
+        await net.until(lambda: judged)
+        assert set(judged) == {"b"}

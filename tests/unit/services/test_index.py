@@ -10,7 +10,7 @@ from controller.services.index import Index, likeness
 from controller.services.service import TRANSITIONS, Service
 
 SERVICES = st.builds(
-    lambda name, state, touches, companions, request, end_s, reason, lit, planned: Service(
+    lambda name, state, touches, devices, companions, request, end_s, reason, lit, planned: Service(
         id=name,
         kind="key",
         request={"ends": request},
@@ -18,11 +18,12 @@ SERVICES = st.builds(
         reason=reason,
         companions=tuple(companions),
         end_s=end_s,
-        plan=Plan({}, touches, {"cross_connects": [{"switch": "o"}]} if lit else {}) if planned else None,
+        plan=Plan(dict.fromkeys(devices, ()), touches, {"cross_connects": [{"switch": "o"}]} if lit else {}) if planned else None,
     ),
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from(sorted(TRANSITIONS)),
     st.frozensets(st.sampled_from(["n", "m", "link"])),
+    st.frozensets(st.sampled_from(["n", "m"])),
     st.lists(st.sampled_from(["a", "b", "gone"]), max_size=3),
     st.sampled_from(["x", "y"]),
     st.none() | st.just(5.0),
@@ -37,12 +38,17 @@ def test_the_index_finds_what_looking_through_all_finds(steps: list[Service | st
     index, book = Index(), dict[str, Service]()
     for step in steps:
         name, after = (step, None) if isinstance(step, str) else (step.id, step)
-        index.replace(book.pop(name, None), after)
+        before = book.pop(name, None)
+        if before is not None and after is not None and before.request == after.request:
+            after = after.model_copy(update={"request": before.request})  # as a service that moved on has it
+        index.replace(before, after)
         if after is not None:
             book[name] = after
         every = book.values()
         for subject in ("n", "m", "link"):
             assert set(index.touching.of(subject)) == {each.id for each in every if each.plan and subject in each.plan.touches}
+        for device in ("n", "m"):
+            assert set(index.on.of(device)) == {each.id for each in every if each.plan and device in each.plan.desired}
         for companion in ("a", "b", "gone"):
             assert set(index.needing.of(companion)) == {each.id for each in every if companion in each.companions}
         for state in TRANSITIONS:

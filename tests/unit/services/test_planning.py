@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.network.document import load
-from controller.network.events import AdminChanged, LinkStateChanged
+from controller.network.events import AdminChanged, LinkMeasured, LinkStateChanged
 from controller.network.topology import Topology
 from controller.routing.refusal import NoRoute
 from controller.services import planner as planner_module
+from controller.services import planning as planning_module
 from controller.services.app import Plan
+from controller.services.desired import Book
 from controller.services.ledger import Entry, Ledger, Reservation
 from controller.services.planner import Planner, Wanted, apps, checked, plan_in_order, put_back
 from controller.services.service import Service, promised
@@ -188,3 +190,61 @@ async def test_one_that_comes_to_need_a_companion_is_planned_with_it_and_those_a
     moved, stuck = await net.desk.administer("node", "relay1", "draining")
     assert (moved, stuck) == (["k0", "k1", "k2"], {})
     assert {net.book.services[name].companions for name in moved} == {("k0.lightpath-1",)}
+
+
+async def test_what_follows_is_planned_while_what_was_planned_is_kept_and_as_if_after_it(
+    net: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning_module, "BATCH", 2)
+    monkeypatch.setattr(planning_module, "CHUNK", 1)
+    await net.desk.create("lightpath", {"ends": ["ocs1:1", "ocs1:9"]}, name="in-the-way")  # of the switched link
+    for number in range(7):
+        await net.desk.create("key", {**KEY, "rate_bps": 20.0}, name=f"k{number}", priority=number)
+    story: list[str] = []
+    planned, kept = Planner.plans, Book.commit
+
+    async def plans(self: Planner, services: Sequence[Service], *rest: Any) -> list[Plan | Exception]:
+        story.append(f"plan {' '.join(each.id for each in services)}")
+        return await planned(self, services, *rest)
+
+    def commit(self: Book, changed: Iterable[Service], gone: Iterable[str] = ()) -> frozenset[str]:
+        changed = list(changed)
+        story.append(f"keep {' '.join(each.id for each in changed)}")
+        return kept(self, changed, gone)
+
+    monkeypatch.setattr(Planner, "plans", plans)
+    monkeypatch.setattr(Book, "commit", commit)
+    one_by_one = Ledger(net.book.ledger.entries)
+    net.topology.apply(LinkMeasured(min(each for each in net.links_of("k6") if each[0] == "q"), "rate_bps", 70.0))  # for three
+    expected: dict[str, Plan | Exception] = {}
+    for name in (f"k{number}" for number in reversed(range(7))):
+        undo: dict[str, Entry | None] = {}
+        (expected[name],) = plan_in_order(net.topology, one_by_one, [Wanted.of(net.book.services[name])], {}, 0.0, 0, undo)
+        put_back(one_by_one, undo)
+        taken_in(one_by_one, [net.book.services[name]], [expected[name]])
+    moved, stuck = await net.desk._plans.replan(expected)
+    assert {name for name, plan in expected.items() if isinstance(plan, Exception)} == stuck.keys()
+    for name, plan in expected.items():
+        if isinstance(plan, Plan):
+            assert net.book.services[name].plan.desired == plan.desired, name  # type: ignore[union-attr]
+    assert moved
+    assert story[0] == "plan k6 k5"
+    assert story.index("keep k6") < story.index("plan k4 k3") < story.index("keep k5"), story
+
+
+async def test_a_plan_that_comes_out_as_it_was_is_not_kept_anew(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("key", KEY, name="k")
+        await net.until(lambda: net.book.services["k"].state == "ACTIVE" and not net.book.services["k"].reason)
+        await net.store.durable()
+        plan, revision = net.book.services["k"].plan, net.store.revision
+        net.topology.apply(LinkMeasured("qkd:relay3--bob", "qber", 0.01))
+        assert await net.desk._plans.replan(["k"]) == ([], {})
+        assert (net.book.services["k"].plan, net.store.revision) == (plan, revision)
+
+
+async def test_a_service_without_a_name_gets_the_next_free_number(net: Running) -> None:
+    first = [(await net.desk.create("key", KEY, name=name)).id for name in (None, "key-2", None, None)]
+    assert first == ["key-1", "key-2", "key-3", "key-4"]
+    net.book.commit([], ["key-1", "key-4"])
+    assert (await net.desk.create("key", KEY)).id == "key-4", "what was counted past is not counted again"
