@@ -4,9 +4,10 @@ The protocol is that of `controller.physics.chains`, event by event and without 
 The random numbers are a hash of delivery, link (or station) and how often it has drawn: the same in every run, and the same for two chains
 that differ in a link or two, whose difference is then known better than either.
 
-What makes most of the spread of the time is how often long segments are lost. For every length of a segment, the number of those that
-survived their measurement minus its expectation is a martingale and so of mean 0, and the time is regressed on them (control variates:
-Glasserman, Monte Carlo Methods in Financial Engineering, 2003, section 4.1).
+What makes most of the spread of the time is how often joined segments are lost, and how long the slowest links take. Whether a segment
+survives minus its chance of that, summed over all segments of about the same chance of having come so far, has mean 0; so has what a
+link's waits exceed their mean by. The time is regressed on these sums (control variates: Glasserman, Monte Carlo Methods in Financial
+Engineering, 2003, section 4.1).
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
+Ints = NDArray[np.integer]
 
 _FIRST_DELIVERIES = 1_000
 """Before a standard error is believed."""
 _LEAST_DELIVERIES = 100
 """With fewer, even the standard error is not known."""
-_EVENTS_OF_ONE, _LEAST_EVENTS = 320, 4_000_000
+_EVENTS_OF_ONE, _LEAST_EVENTS = 320, 20_000_000
 """Pairs that are made at most: so many for each of the 1/error^2 deliveries that an exponential time would take, but not too few."""
+_SLOWEST, _BINS = 4, 32
+"""Links whose waits are controls, and sums over segments that are."""
+_FIGURES = 4
+"""Of a delivery, before the controls: time, what is kept of XX and YY and of ZZ, fidelity."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_ONE, _MIX_TWO = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -62,28 +68,25 @@ class Estimate:
 
 
 def mean_delivery(chain: Played, standard_error: float) -> Estimate | None:
-    """Deliveries until both relative standard errors are at most `standard_error`, or the effort is spent: about a second for 0.4 %.
+    """Deliveries until both relative standard errors are at most `standard_error`, or the effort is spent, which takes about a second.
 
     None when that is too little for a hundred deliveries.
     """
+    controls = _SLOWEST + _BINS
     links = len(chain.means_s)
-    sums, products = np.zeros(links + 4), np.zeros((links, links))
+    slow = np.full(links, -1)
+    slowest = np.argsort(-chain.means_s, kind="stable")[:_SLOWEST]
+    slow[slowest] = _FIGURES + np.arange(len(slowest))
+    grown = np.concatenate(([0.0], np.cumsum(-np.log(chain.success))))
+    grown *= (_BINS - 1) / max(grown[-1], 1e-300)
+    sums, products = np.zeros(_FIGURES + controls), np.zeros((_FIGURES + controls, _FIGURES + controls))
     left = max(_LEAST_EVENTS, int(_EVENTS_OF_ONE / standard_error**2))
     budget = left // 10
     deliveries, wanted = 0, _FIRST_DELIVERIES
     while True:
         played, events = _play(
-            chain.means_s,
-            chain.attempts_s,
-            chain.success,
-            chain.place_s,
-            chain.decays_hz,
-            chain.weights,
-            deliveries,
-            wanted,
-            budget,
-            sums,
-            products,
+            *(chain.means_s, chain.attempts_s, chain.success, chain.place_s, chain.decays_hz, chain.weights),
+            *(slow, grown, deliveries, wanted, budget, sums, products),
         )
         deliveries += played
         left -= events
@@ -94,26 +97,27 @@ def mean_delivery(chain: Played, standard_error: float) -> Estimate | None:
         if left <= 0 or (deliveries >= _FIRST_DELIVERIES and short <= 1):
             return estimate
         budget = left
-        wanted = max(_LEAST_DELIVERIES, _FIRST_DELIVERIES - deliveries, math.ceil(deliveries * min(3.0, 1.1 * short**2 - 1)))
+        wanted = max(_LEAST_DELIVERIES, _FIRST_DELIVERIES - deliveries, math.ceil(deliveries * min(3.0, 1.05 * short**2 - 1)))
 
 
 def _estimate(sums: Floats, products: Floats, deliveries: int) -> Estimate:
-    links = len(products)
     means = sums / deliveries
-    spread = products / deliveries - np.outer(means[:links], means[:links])
-    controls = spread[1:, 1:]
-    slopes = np.linalg.pinv(controls, hermitian=True) @ spread[0, 1:]
-    mean_s = float(means[0] - slopes @ means[1:links])
-    left = max(0.0, float(spread[0, 0] - slopes @ spread[0, 1:])) / max(1, deliveries - links)
-    kept_xy, kept_z, fidelity, square = (float(value) for value in means[links:])
-    return Estimate(
-        mean_s,
-        kept_xy,
-        kept_z,
-        deliveries,
-        math.sqrt(left) / mean_s,
-        math.sqrt(max(0.0, square - fidelity**2) / deliveries) / fidelity,
-    )
+    spread = products / deliveries - np.outer(means, means)
+    _, kept_xy, kept_z, fidelity = (float(value) for value in means[:_FIGURES])
+    fidelity_error = math.sqrt(max(0.0, float(spread[3, 3])) / deliveries) / fidelity
+    # what a control tells is taken from all the rest, one after the other; matrices this small are no work for BLAS and its threads
+    least = 1e-9 * np.diag(spread)
+    used = 0
+    for control in range(_FIGURES, len(means)):
+        if spread[control, control] > least[control]:
+            slopes = spread[:, control] / spread[control, control]
+            slopes[control] = 0.0
+            means -= slopes * means[control]
+            spread -= slopes[:, None] * spread[control]
+            used += 1
+    # the slopes have taken as many deliveries as there are of them
+    left = max(0.0, float(spread[0, 0])) * deliveries / max(1, deliveries - used) ** 2
+    return Estimate(float(means[0]), kept_xy, kept_z, deliveries, math.sqrt(left) / float(means[0]), fidelity_error)
 
 
 @njit(cache=True)
@@ -140,6 +144,17 @@ def _wait(mean_s: float, attempt_s: float, log_miss: float, uniform: float) -> f
 
 
 @njit(cache=True)
+def _settle(soonest: Ints, pending: Floats, first: int, last: int) -> None:
+    """Decide the matches anew that links first..last play in: a tournament, whose winner soonest[1] is the link to be next."""
+    first, last = (first + len(pending)) >> 1, (last + len(pending)) >> 1
+    while first > 0:
+        for match in range(first, last + 1):
+            one, other = soonest[2 * match], soonest[2 * match + 1]
+            soonest[match] = one if pending[one] <= pending[other] else other
+        first, last = first >> 1, last >> 1
+
+
+@njit(cache=True)
 def _play(
     means_s: Floats,
     attempts_s: Floats,
@@ -147,6 +162,8 @@ def _play(
     place_s: Floats,
     decays_hz: Floats,
     weights: Floats,
+    slow: Ints,
+    grown: Floats,
     before: int,
     wanted: int,
     budget: int,
@@ -155,66 +172,96 @@ def _play(
 ) -> tuple[int, int]:
     """(deliveries, events) of at most `wanted` and about `budget`, after `before` deliveries of earlier calls.
 
-    Adds to `products` those of time and the lengths' martingales, and to `sums` these, what is kept of XX and YY and of ZZ, fidelity, and
-    fidelity^2.
+    Adds the figures and controls of each to `sums` and their products to `products`. slow: of every link, which control is what its waits
+    exceed their mean by, or -1. grown: of every link a number such that a segment's control is that of its last minus that of its first.
     """
     links = len(means_s)
     log_miss = np.log1p(-np.minimum(attempts_s / means_s, 1 - 1e-16))
     streams = np.empty(2 * links - 1, np.uint64)
-    ready, pending = np.empty(links), np.empty(links)
-    measured_s = np.empty(links - 1)
-    failed = np.empty(links - 1, np.bool_)
-    seen = np.empty(links)  # of this delivery: its time, and by length survivals minus their expectation
+    size = 1
+    while size < links:
+        size *= 2
+    pending = np.full(size, np.inf)  # where a pair is there, infinite
+    soonest = np.empty(2 * size, np.int32)
+    soonest[size:] = np.arange(size)
+    ready, measured_s = np.empty(links), np.zeros(links - 1)
+    first_of, last_of = np.empty(links, np.int32), np.empty(links, np.int32)  # of a segment, at its last link and at its first
+    arrived, failed = np.empty(links, np.int32), np.empty(links - 1, np.int32)
+    row = np.empty(len(sums))
     delivered, events = 0, 0
     while delivered < wanted and events < budget:
+        row[:] = 0.0
         start = _mixed(np.uint64(before + delivered + 1) * _GOLDEN)
         for k in range(2 * links - 1):
             streams[k] = _mixed(start + np.uint64(k + 1) * _MIX_ONE)
         for k in range(links):
-            pending[k] = _wait(means_s[k], attempts_s[k], log_miss[k], _uniform(streams, k))
-        measured_s[:] = -1.0
-        seen[:] = 0.0
+            wait = _wait(means_s[k], attempts_s[k], log_miss[k], _uniform(streams, k))
+            pending[k] = wait
+            if slow[k] >= 0:
+                row[slow[k]] += wait - means_s[k]
+        _settle(soonest, pending, 0, size - 1)
         empty = links
         while empty > 0 and events < budget:
-            now = pending.min()
+            now = pending[soonest[1]]
             together = now * (1 + 1e-12)
-            for k in range(links):
-                if pending[k] <= together:
-                    ready[k] = pending[k]
-                    pending[k] = math.inf
-                    empty -= 1
-                    events += 1
-                    for s in (k - 1, k):
-                        if 0 <= s < links - 1:
-                            measured_s[s] = -1.0  # what was measured here is of pairs that are lost
-            first = 0
-            while first < links:
-                if pending[first] < math.inf:
-                    first += 1
-                    continue
-                last = first
-                expected, survived, measures = 1.0, True, False
-                while last + 1 < links and pending[last + 1] == math.inf:
-                    failed[last] = False
-                    if measured_s[last] < 0.0:
-                        measures = True
-                        measured_s[last] = now
-                        if success[last] < 1.0:
-                            expected *= success[last]
-                            failed[last] = _uniform(streams, links + last) > success[last]
-                            survived = survived and not failed[last]
+            count = 0
+            while pending[soonest[1]] <= together:
+                k = soonest[1]
+                ready[k], pending[k] = pending[k], np.inf
+                _settle(soonest, pending, k, k)
+                at = count
+                while at > 0 and arrived[at - 1] > k:
+                    arrived[at] = arrived[at - 1]
+                    at -= 1
+                arrived[at] = k
+                count += 1
+            empty -= count
+            events += count
+            failures = 0
+            for at in range(count):  # in the order of the links: which is first by a rounding must not matter
+                k = arrived[at]
+                first, last = k, k
+                expected, survived = 1.0, True
+                if k > 0 and pending[k - 1] == np.inf:
+                    first = first_of[k - 1]
+                    measured_s[k - 1] = now
+                    if success[k - 1] < 1.0:
+                        expected *= success[k - 1]
+                        if _uniform(streams, links + k - 1) > success[k - 1]:
+                            survived = False
+                            failed[failures] = k - 1
+                            failures += 1
+                if k + 1 < links and pending[k + 1] == np.inf and (at + 1 == count or arrived[at + 1] > k + 1):
+                    last = last_of[k + 1]
+                    measured_s[k] = now
+                    if success[k] < 1.0:
+                        expected *= success[k]
+                        if _uniform(streams, links + k) > success[k]:
+                            survived = False
+                            failed[failures] = k
+                            failures += 1
+                first_of[last], last_of[first] = first, last
+                if expected < 1.0:
+                    row[_FIGURES + _SLOWEST + int(grown[last] - grown[first])] += survived - expected
+            for each in range(failures):
+                if pending[failed[each]] < np.inf:
+                    continue  # lost with one that was measured at the same time
+                first, last = failed[each], failed[each] + 1
+                while first > 0 and pending[first - 1] == np.inf:
+                    first -= 1
+                while last + 1 < links and pending[last + 1] == np.inf:
                     last += 1
-                if measures:
-                    seen[last - first] += survived - expected
-                if not survived:
-                    news = math.inf  # all of the run has heard of a failure
-                    for s in range(first, last):
-                        if failed[s]:
-                            news = min(news, max(place_s[s + 1] - place_s[first], place_s[last + 1] - place_s[s + 1]))
-                    for k in range(first, last + 1):
-                        pending[k] = now + news + _wait(means_s[k], attempts_s[k], log_miss[k], _uniform(streams, k))
-                    empty += last + 1 - first
-                first = last + 1
+                news = np.inf  # all of the segment has heard of a failure
+                for s in failed[each:failures]:
+                    if first <= s < last:
+                        news = min(news, max(place_s[s + 1] - place_s[first], place_s[last + 1] - place_s[s + 1]))
+                for k in range(first, last + 1):
+                    wait = _wait(means_s[k], attempts_s[k], log_miss[k], _uniform(streams, k))
+                    pending[k] = now + news + wait
+                    if slow[k] >= 0:
+                        row[slow[k]] += wait - means_s[k]
+                _settle(soonest, pending, first, last)
+                empty += last + 1 - first
         if empty > 0:
             break
         done = ready.max()
@@ -226,17 +273,12 @@ def _play(
             waited = abs(ready[s + 1] - ready[s])
             lost_xy += waited * decays_hz[0, s + 1]
             lost_z += waited * decays_hz[1, s + 1]
-        kept_xy, kept_z = math.exp(-lost_xy), math.exp(-lost_z)
-        fidelity = (1 + weights[0] * kept_xy + weights[1] * kept_z) / 4
-        seen[0] = done
-        for k in range(links):
-            sums[k] += seen[k]
-            if seen[k] != 0.0:
-                for other in range(links):
-                    products[k, other] += seen[k] * seen[other]
-        sums[links] += kept_xy
-        sums[links + 1] += kept_z
-        sums[links + 2] += fidelity
-        sums[links + 3] += fidelity * fidelity
+        row[0], row[1], row[2] = done, math.exp(-lost_xy), math.exp(-lost_z)
+        row[3] = (1 + weights[0] * row[1] + weights[1] * row[2]) / 4
+        for one in range(len(row)):
+            if row[one] != 0.0:
+                sums[one] += row[one]
+                for other in range(len(row)):
+                    products[one, other] += row[one] * row[other]
         delivered += 1
     return delivered, events

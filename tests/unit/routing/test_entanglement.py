@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Literal
 from unittest.mock import patch
 
 import pytest
@@ -304,7 +305,7 @@ def test_swaps_too_unlikely_for_a_number_are_refused(model: module.Model, floors
 
 @pytest.mark.parametrize("model", ["buffered", "on-demand"])
 @pytest.mark.parametrize(("figure", "value"), [("rate_hz", math.nan), ("rate_hz", math.inf), ("fidelity", math.nan), ("fidelity", 1.5)])
-def test_links_measured_as_no_number_are_not_used(model: module.Model, figure: str, value: float) -> None:
+def test_links_measured_as_no_number_are_not_used(model: module.Model, figure: Literal["rate_hz", "fidelity"], value: float) -> None:
     topology = chain(0.2)
     topology.apply(events.LinkMeasured("entanglement:a--r", figure, value))
     with pytest.raises(NoRoute) as refused:
