@@ -118,14 +118,17 @@ class _Edit:
             raise FaultError("data-missing", f"there is no {_told(node, identity)}", path)
         if held is not None and operation == "create":
             raise FaultError("data-exists", f"there is a {_told(node, identity)} already", path)
-        if held is not None and operation in ("delete", "remove", "replace"):
+        prefixes = _value_prefix(node, edit)
+        if held is not None and (operation in ("delete", "remove", "replace") or prefixes.items() - held.nsmap.items()):
             parent.remove(held)
             del entries[identity]
             held = None
         if operation in ("delete", "remove"):
             return
         if held is None:
-            held = entries[identity] = etree.SubElement(parent, node.tag, nsmap=_nsmap(node, parent, edit))
+            if etree.QName(parent).namespace != node.namespace:
+                prefixes[None] = node.namespace
+            held = entries[identity] = etree.SubElement(parent, node.tag, nsmap=prefixes)
             for key, value in zip(node.keys, identity, strict=False):
                 etree.SubElement(held, q(node.namespace, key)).text = value
         if node.kind in ("leaf", "leaf-list"):
@@ -183,13 +186,10 @@ def _value(node: Node, leaf: Element) -> str:
     return str(int(text)) if "int" in node.type and text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
-def _nsmap(node: Node, parent: Element, edit: Element) -> dict[Any, str]:
-    """What a new element declares: its namespace where that changes, and the prefix in a leaf's value, such as an identity's."""
-    declared: dict[Any, str] = {} if etree.QName(parent).namespace == node.namespace else {None: node.namespace}
+def _value_prefix(node: Node, edit: Element) -> dict[Any, str]:
+    """The declaration of the prefix that a leaf's value has, such as an identity's."""
     prefix, colon, _ = (edit.text or "").strip().partition(":")
-    if colon and node.type not in _TEXT_TYPES and prefix in edit.nsmap:
-        declared[prefix] = edit.nsmap[prefix]
-    return declared
+    return {prefix: edit.nsmap[prefix]} if colon and node.type not in _TEXT_TYPES and prefix in edit.nsmap else {}
 
 
 def _told(node: Node, identity: tuple[str, ...]) -> str:
