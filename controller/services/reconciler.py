@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,14 +18,27 @@ from typing import Any, NamedTuple, TypeVar
 
 from controller.services.app import cookie
 from controller.services.desired import Book, Desired
+from controller.services.deviations import Deviations
 from controller.services.stages import stages
 from controller.services.turn import Turn, together
-from controller.southbound.device import Device, DeviceError, Diff, FlowRule, Item, KeyRelay, Refused, State, Unreachable, diff
+from controller.southbound.device import (
+    Device,
+    DeviceError,
+    Diff,
+    FlowRule,
+    Group,
+    Item,
+    KeyRelay,
+    Meter,
+    Refused,
+    State,
+    Unreachable,
+    diff,
+)
+from controller.southbound.openflow.change import used
 
 log = logging.getLogger(__name__)
 
-SWEEP_S = 30.0
-"""How often every device is read again without a cause."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 CALL_S = 30.0
@@ -56,6 +70,9 @@ class DeviceView:
     diff: Diff | None = None
     against: Desired | None = None
     """What the diff is against."""
+    deviations: Deviations = field(default_factory=Deviations)
+    renewed: bool = False
+    """Whether its session is new since it was last read."""
     trouble: str = ""
     reads: int = 0
     applies: int = 0
@@ -71,7 +88,8 @@ class Reconciler:
     """Owns the devices. `book` says what they should hold; `settled` is called after a round with the devices that were looked at, the
     services for which one was read to be other than before, and those that one refused, with its reason.
 
-    With `observe` it reads and compares, and writes nothing.
+    Every device is read again each `sweep_s` without a cause. What became other than it should be without us is repaired when it still is
+    after `verdict_s`: somebody's change may be on its way. With `observe` it reads and compares, and writes nothing.
     """
 
     devices: Mapping[str, Device]
@@ -79,11 +97,14 @@ class Reconciler:
     settled: Callable[[frozenset[str], set[str], Mapping[str, str]], Awaitable[None]]
     light_order: Callable[[], Mapping[tuple[str, int, int], int]]
     observe: bool = False
+    sweep_s: float = 30.0
+    verdict_s: float = 0.0
     views: dict[str, DeviceView] = field(default_factory=dict)
     rounds: int = 0
     _dirty: set[str] = field(default_factory=set)
     _concerned: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _next_verdict_s: float = math.inf
 
     def __post_init__(self) -> None:
         self.views = {name: DeviceView() for name in self.devices}
@@ -93,18 +114,23 @@ class Reconciler:
         self._dirty.update(name for name in devices if name in self.devices)
         self._wake.set()
 
+    def renew(self, device: str) -> None:
+        """The device has a new session: whatever it lacks is put there at once."""
+        self.views[device].renewed = True
+        self.mark([device])
+
     async def run(self) -> None:
         """Reconcile until cancelled."""
         loop = asyncio.get_running_loop()
-        sweep_s = loop.time() + SWEEP_S
+        sweep_s = loop.time() + self.sweep_s
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(sweep_s):
+                async with asyncio.timeout_at(min(sweep_s, self._next_verdict_s)):
                     await self._wake.wait()
             if loop.time() >= sweep_s:
                 self._dirty.update(self.devices)
                 self._concerned.update(self.book.services)  # whatever was overlooked
-                sweep_s = loop.time() + SWEEP_S
+                sweep_s = loop.time() + self.sweep_s
             self._wake.clear()
             batch, self._dirty = self._dirty, set()
             failed = await self._round(batch)
@@ -123,7 +149,10 @@ class Reconciler:
             held = self._held(failed)
             work: Work = {}
             turn = Turn()
+            self._next_verdict_s = math.inf
             for name, each in diffs.items():
+                each, verdict_s = self.views[name].deviations.due(each, asyncio.get_running_loop().time(), self.verdict_s)
+                self._next_verdict_s = min(self._next_verdict_s, verdict_s)
                 if not each.empty:
                     work[name] = self._owned(each).only(lambda service: service not in held)
                     await turn.pause()
@@ -155,6 +184,11 @@ class Reconciler:
             view, desired = self.views[name], wanted[name]
             diffs[name] = view.diff = diff(name, state.items, desired.items(), frozenset(desired.absent))
             view.against = desired
+            if view.renewed:
+                view.renewed = False
+                view.deviations.forget()
+            elif (held := before[name]) is not None:
+                view.deviations.note(diffs[name], held.items, frozenset(desired.absent), asyncio.get_running_loop().time())
             self._concerned.update(_concerned(before[name], state, diffs[name], desired))
             await turn.pause()
         return diffs
@@ -202,13 +236,19 @@ class Reconciler:
         """The diff with whose its items are; without those that somebody else has had the device compared for meanwhile."""
         wanted = (self.views[each.device].against or self.book.of(each.device)).wanted
         services = self.book.services
-        flows = any(isinstance(item, FlowRule) for item in each.remove)
+        flows = any(isinstance(item, FlowRule | Group | Meter) for item in each.remove)
         cookies = {_cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
+
+        users: dict[object, str] = {}
+        if any(isinstance(item, Group | Meter) for item in each.remove) and (state := self.views[each.device].state) is not None:
+            users = _users(state.items, cookies)
 
         def leaving(item: Item) -> str:
             match item:
                 case FlowRule():
                     return cookies.get(item.cookie, "")
+                case Group() | Meter():
+                    return users.get(item.key, "")  # with the rules that use it, which would be deleted with it
                 case KeyRelay() if item.service in services and services[item.service].delivered:
                     return item.service
             return ""
@@ -333,6 +373,20 @@ def _drop(work: Work, devices: set[str], services: set[str]) -> None:
         gone = name in devices
         if gone or not services.isdisjoint(change.owners.values()):
             work[name] = change.only(lambda service, gone=gone: not gone and service not in services)  # type: ignore[misc]
+
+
+def _users(items: Iterable[Item], cookies: Mapping[int, str]) -> dict[object, str]:
+    """By key of a group or meter the service whose rules use it, by themselves or through a group."""
+    beyond = {item.key: tuple(used(item)) for item in items if isinstance(item, Group)}
+    users: dict[object, str] = {}
+    for rule in items:
+        if isinstance(rule, FlowRule) and rule.cookie in cookies:
+            ahead = list(used(rule))
+            while ahead:
+                if (key := ahead.pop()) not in users:
+                    users[key] = cookies[rule.cookie]
+                    ahead += beyond.get(key, ())
+    return users
 
 
 def _within(each: Diff, items: Container[Item]) -> Diff:

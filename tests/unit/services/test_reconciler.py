@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from controller.services import reconciler as module
 from controller.services.desired import Book
 from controller.services.reconciler import Reconciler
-from controller.southbound.device import CrossConnect, Diff, Item, Refused, Unreachable
+from controller.southbound.device import GROUP_NUMBERS, METER_NUMBERS, Bucket, CrossConnect, Diff, Group, Item, Meter, Refused, Unreachable
 from controller.store.sqlite import Store
 from tests.unit.services.scripted import ScriptedDevice, delivered, foreign_rule, relay, rule
 
@@ -226,8 +226,8 @@ async def test_a_device_that_answers_never_does_not_stop_the_others_for_good(ben
     assert bench.reconciler.views["A"].trouble == "no answer within 0.01 s"
 
 
-async def test_every_device_is_swept_although_one_is_marked_all_the_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SWEEP_S", 0.05)
+async def test_every_device_is_swept_although_one_is_marked_all_the_time(bench: Bench) -> None:
+    bench.reconciler.sweep_s = 0.05
     async with bench.running():
         await bench.until(lambda: bool(bench.devices["B"].calls))
         bench.devices["B"].items |= {rule("leftover", 1)}
@@ -235,6 +235,24 @@ async def test_every_device_is_swept_although_one_is_marked_all_the_time(bench: 
             while rule("leftover", 1) in bench.devices["B"].items:
                 bench.reconciler.mark(["A"])
                 await asyncio.sleep(0.005)
+
+
+async def test_a_group_stays_while_the_rule_that_uses_it_cannot_be_replaced(bench: Bench) -> None:
+    meter = Meter(METER_NUMBERS.start, 1)
+    inner, outer = (
+        Group(number, 2, (Bucket(actions),))
+        for number, actions in enumerate([(("output", 1),), (("group", GROUP_NUMBERS.start),)], GROUP_NUMBERS.start)
+    )
+    user = replace(rule("s", 1), actions=(("group", outer.number), ("meter", meter.number)))
+    bench.want("s", A=(meter, inner, outer, user))
+    async with bench.running():
+        await bench.until(lambda: bench.devices["A"].items == {foreign_rule(9), meter, inner, outer, user})
+        bench.devices["B"].up = False
+        bench.want("s", A=(rule("s", 1),), B=(rule("s", 2),))
+        await bench.rounds_more()
+        assert bench.devices["A"].items == {foreign_rule(9), meter, inner, outer, user}
+        bench.devices["B"].up = True
+        await bench.until(lambda: bench.devices["A"].items == {foreign_rule(9), rule("s", 1)})
 
 
 async def test_a_refused_removal_is_tried_again_and_told(bench: Bench) -> None:
