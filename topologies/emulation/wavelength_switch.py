@@ -104,9 +104,9 @@ class EmulatedWavelengthSwitch(NetconfServer):
             entry.findtext(q(PLATFORM, "name"), "") for entry in config.iterfind(f"{q(PLATFORM, 'components')}/{q(PLATFORM, 'component')}")
         ]
         if sorted(names) != sorted(self.ports):
-            other = ", ".join(sorted(set(names) ^ set(self.ports)))
+            strange = ", ".join(sorted(set(names) ^ set(self.ports)))
             raise FaultError(
-                "operation-not-supported", f"the ports of a switch are neither made nor deleted: {other}", "/oc-platform:components"
+                "operation-not-supported", f"the ports of a switch are neither made nor deleted: {strange}", "/oc-platform:components"
             )
         channels = list(_media_channels(config))
         for channel in channels:
