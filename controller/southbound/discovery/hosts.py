@@ -58,7 +58,7 @@ def _of_neighbour_discovery(ethernet: Ethernet) -> Sighting:
     message = packet[40 : 40 + length]
     if packet[0] >> 4 != 6 or len(message) < max(24, length) or packet[7] != 255 or message[1]:
         raise MalformedFrame("a neighbour discovery message that is cut short, or comes from beyond the link (RFC 4861, 7.1)")
-    if _checksum(packet[8:40] + struct.pack("!II", length, ICMPV6) + message):
+    if checksum(packet[8:40] + struct.pack("!II", length, ICMPV6) + message):
         raise MalformedFrame("a neighbour discovery message with a wrong checksum")
     source, target = IPv6Address(packet[8:24]), IPv6Address(message[8:24])
     mac = next((value for kind, value in _options(message[24:]) if kind == _OPTION_OF[message[0]]), ethernet.source)
@@ -74,7 +74,7 @@ def _options(options: bytes) -> Iterator[tuple[int, bytes]]:
         options = options[length:]
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The internet checksum (RFC 1071); 0 when the one in the data is right."""
     total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:
