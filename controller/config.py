@@ -100,6 +100,23 @@ class PlannerSettings(BaseModel):
     executor: Annotated[str, Field(pattern=r"^(pool|dask://[^/]+:[0-9]{1,5})$")] = "pool"
 
 
+class DiscoverySettings(BaseModel):
+    """How links and hosts are looked for: `Timing` says what the numbers of hellos do.
+
+    `hosts` puts rules of the lowest priorities on every switch that send up ARP and neighbour discovery; where somebody else's rule of
+    priority 0 is to carry these, set it to false. `secret` signs the hellos; without one a new key is made at each start.
+    """
+
+    model_config = STRICT
+
+    enabled: bool = True
+    hosts: bool = True
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+    up_hellos: Annotated[int, Field(ge=1, le=100)] = 2
+    dead_multiplier: Annotated[int, Field(ge=2, le=100)] = 3
+    secret: Path | None = None
+
+
 class Settings(BaseModel):
     """Everything the daemon is told besides the network document."""
 
@@ -110,6 +127,7 @@ class Settings(BaseModel):
     api: Listen = Listen(port=8480)
     openflow: OpenFlow = OpenFlow()
     planner: PlannerSettings = PlannerSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     netconf: Netconf | None = None
     kme: Certificates | None = None
     apps: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from controller.config import Settings, WrongSettings
 from controller.network import document
 from controller.network.events import LinkMeasured, LinkStateChanged, NetworkEvent
+from controller.network.model import Link
 from controller.network.topology import Topology
 from controller.northbound.api import serve
 from controller.northbound.face import Face
@@ -21,7 +24,11 @@ from controller.services.desired import Book
 from controller.services.desk import Desk
 from controller.services.planner import Planner, executor
 from controller.services.reconciler import Reconciler
-from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, PortChanged, QkdLinkReport
+from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, FlowRule, PortChanged, QkdLinkReport
+from controller.southbound.discovery.discovery import HOST_RULES, LLDP_RULE, Discovery, Publish
+from controller.southbound.discovery.liveness import Timing
+from controller.southbound.discovery.session import send_hellos
+from controller.southbound.discovery.wiring import declared
 from controller.southbound.drivers.kme import Kme
 from controller.southbound.drivers.netconf_device import NetconfDevice
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
@@ -29,13 +36,15 @@ from controller.southbound.drivers.optical_switch import OpticalSwitch
 from controller.southbound.netconf.session import Credentials
 from controller.southbound.openflow.certificates import server_tls
 from controller.southbound.openflow.listener import OpenFlowListener
-from controller.southbound.openflow.messages import Role
+from controller.southbound.openflow.messages import PacketIn, Role
 from controller.store.sqlite import Store
 from controller.telemetry.events import EventLog
 
 log = logging.getLogger(__name__)
 
 LAG_PROBE_S = 0.02
+
+LEAST_KEY_BYTES = 16
 
 DarkPorts = set[tuple[str, str]]
 """Ports (device, port) that have lost their signal."""
@@ -62,17 +71,24 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
             OpenFlowListener(door.host, door.port, tls=tls, packet_ins_per_s=door.packet_ins_per_s, claim=claim)
         )
         devices = {device.name: device for device in _devices(topology, settings, listener)}
-        events, book = EventLog(), Book(store)
+        events = EventLog()
+        discovery = None if observe else _discovery(topology, settings, events.publish)
+        switches = {device.name: device for device in devices.values() if isinstance(device, OpenFlowSwitch)}
+        book = Book(store, dict.fromkeys(switches, _standing(settings)) if discovery else {})
         listener.on_refused = lambda datapath_id, why: _refused(topology, events, datapath_id, why)
         desk: Desk
         reconciler = Reconciler(devices, book, lambda *round: desk.settled(*round), lambda: desk.light_order(), observe=observe)
         desk = Desk(topology, book, planner, reconciler, events, store)
-        face = Face(topology, devices, listener, reconciler, desk, events, time.time())
+        face = Face(topology, devices, listener, reconciler, desk, events, time.time(), discovery)
         greetings = [rule for app in apps for rule in packets.rules(app)]
-        for switch in (device for device in devices.values() if isinstance(device, OpenFlowSwitch)):
+        for switch in switches.values():
             for app in apps:
                 packets.serve(app, switch)
         dark_ports: DarkPorts = set()
+        if discovery is not None:
+            discovery.link_changed = lambda link, up: _take(face, [_cable_state(face, dark_ports, topology.link(link))])
+            for switch in switches.values():
+                switch.on_packet_in = partial(_learn, discovery, switch.name)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         heard = [(device, device.events()) for device in devices.values()]
         owned = [
@@ -82,6 +98,8 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         owned += [tasks.create_task(device.run(), name=f"session of {device.name}") for device in devices.values()]
         owned += [tasks.create_task(reconciler.run(), name="reconciler"), tasks.create_task(desk.run(), name="desk")]
         owned.append(tasks.create_task(_measure_lag(face), name="loop lag"))
+        if discovery is not None:
+            owned.append(tasks.create_task(send_hellos(discovery, switches), name="discovery"))
         face.api = await stack.enter_async_context(serve(face, settings.api.host, settings.api.port))
         events.publish("controller.started", network=topology.name, observe=observe)
         try:
@@ -124,6 +142,27 @@ def _packet_apps(settings: Settings) -> list[PacketApp]:
         raise WrongSettings(f"the settings: {error}") from error
 
 
+def _discovery(topology: Topology, settings: Settings, publish: Publish) -> Discovery | None:
+    asked = settings.discovery
+    if not asked.enabled:
+        return None
+    key = secrets.token_bytes(32) if asked.secret is None else asked.secret.read_bytes().strip()
+    if len(key) < LEAST_KEY_BYTES:
+        raise WrongSettings(
+            f"discovery.secret: {asked.secret} holds {len(key)} bytes; give at least {LEAST_KEY_BYTES}, or leave the setting out"
+        )
+    timing = Timing(asked.interval_s, asked.up_hellos, asked.dead_multiplier)
+    return Discovery(declared(topology), key, publish, timing=timing, first_nonce=secrets.randbits(63))
+
+
+def _standing(settings: Settings) -> tuple[FlowRule, ...]:
+    return (LLDP_RULE, *HOST_RULES) if settings.discovery.hosts else (LLDP_RULE,)
+
+
+def _learn(discovery: Discovery, switch: str, packet: PacketIn) -> None:
+    discovery.packet_in(switch, packet.in_port, packet.data, time.monotonic())
+
+
 def _refused(topology: Topology, events: EventLog, datapath_id: int, why: str) -> None:
     for name, node in topology.nodes("openflow-switch"):
         if int(node.dpid or "0", 16) == datapath_id:
@@ -136,19 +175,26 @@ async def _follow(face: Face, dark_ports: DarkPorts, greetings: list[bytes], dev
         match event:
             case Connected():
                 face.events.publish("device.connected", device=device.name)
+                if face.discovery and isinstance(device, OpenFlowSwitch):
+                    face.discovery.connected(device.name)
                 if isinstance(device, OpenFlowSwitch):
                     for message in greetings:
                         device.send(message)
                 face.reconciler.mark([device.name])
             case Disconnected(_, reason):
                 face.events.publish("device.disconnected", device=device.name, reason=reason)
+                if face.discovery:
+                    face.discovery.disconnected(device.name)
             case Changed(_, what):
                 face.events.publish("device.changed", device=device.name, what=what)
                 face.reconciler.mark([device.name])
             case PortChanged(_, port, up):
                 face.events.publish("port.up" if up else "port.down", device=device.name, port=port)
                 (dark_ports.discard if up else dark_ports.add)((device.name, str(port)))
-                _take(face, _cable_state(face.topology, dark_ports, device.name, str(port)))
+                if face.discovery:
+                    face.discovery.port_changed(device.name, port, up)
+                cables = [link for link in face.topology.links("ethernet") if (device.name, str(port)) in _ports(link)]
+                _take(face, [_cable_state(face, dark_ports, link) for link in cables])
                 face.reconciler.mark([device.name])
             case QkdLinkReport():
                 _take(face, _qkd_report(face.topology, event))
@@ -160,13 +206,15 @@ def _take(face: Face, events: list[NetworkEvent]) -> None:
             face.desk.network_changed(event, better=event.up)
 
 
-def _cable_state(topology: Topology, dark_ports: DarkPorts, device: str, port: str) -> list[NetworkEvent]:
-    """An ethernet link is up when neither of its ports has lost its signal. Of fibres a dark port alone proves nothing."""
-    return [
-        LinkStateChanged(link.id, all((end.node, end.port) not in dark_ports for end in (link.a, link.b)))
-        for link in topology.links("ethernet")
-        if any((end.node, end.port) == (device, port) for end in (link.a, link.b))
-    ]
+def _cable_state(face: Face, dark_ports: DarkPorts, link: Link) -> LinkStateChanged:
+    """An ethernet link is up when neither of its ports has lost its signal, and hellos have not ceased to pass. Of fibres a dark port alone
+    proves nothing."""
+    lost = face.discovery is not None and link.id in face.discovery.lost
+    return LinkStateChanged(link.id, not lost and dark_ports.isdisjoint(_ports(link)))
+
+
+def _ports(link: Link) -> list[tuple[str, str]]:
+    return [(end.node, end.port) for end in (link.a, link.b) if end.port is not None]
 
 
 def _qkd_report(topology: Topology, report: QkdLinkReport) -> list[NetworkEvent]:

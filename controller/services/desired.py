@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -68,6 +69,8 @@ class _Left:
 
 _LEFT: TypeAdapter[_Left] = TypeAdapter(_Left)
 _NOTHING = Desired()
+STANDING = "standing:"
+"""Before a device's name: who wants what it is to hold whatever the services want. No service has such a name."""
 
 
 class Book:
@@ -76,7 +79,8 @@ class Book:
     Every change is one compare-and-set of the store, which writes it soon: who acts on it outside waits until the store is `durable`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, standing: Mapping[str, tuple[Item, ...]] = MappingProxyType({})) -> None:
+        """`standing` is what devices are to hold whatever the services want, by device; it is not kept in the store."""
         self.store = store
         self.services: dict[str, Service] = {}
         self.desired: dict[str, Desired] = {}
@@ -104,6 +108,8 @@ class Book:
         for device, present in held.items():
             for service_id, items in present.items():
                 self._own(device).put(service_id, items)
+        for device, items in standing.items():
+            self._own(device).put(f"{STANDING}{device}", items)
         self.revision = store.revision
 
     def of(self, device: str) -> Desired:

@@ -76,6 +76,11 @@ class Network:
     def api(self, method: str, path: str, body: object = None) -> Any:
         return self._json(self.workspace.api, method, path, body)
 
+    def flows(self) -> dict[str, list[str]]:
+        """The flow entries of every switch, as text, without those by which the controller discovers links and hosts."""
+        flows = self.emulator("GET", "/state")["flows"]
+        return {switch: [entry for entry in entries if "cookie=0xbe11d15c" not in entry] for switch, entries in flows.items()}
+
     def emulator(self, method: str, path: str, body: object = None) -> Any:
         return self._json(self.workspace.emulator, method, path, body)
 

@@ -68,7 +68,7 @@ class Discovery:
     wiring: Wiring
     key: bytes
     publish: Publish
-    link_changed: Callable[[str, bool], None]
+    link_changed: Callable[[str, bool], None] = lambda link, up: None
     timing: Timing = field(default_factory=Timing)
     first_nonce: int = 0
     links: Links = field(init=False)

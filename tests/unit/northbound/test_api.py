@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controller.southbound.device import Diff, FlowRule
+from controller.southbound.discovery.discovery import COOKIES
 
 CONNECTIVITY = {"kind": "connectivity", "request": {"ends": ["h1", "h4"]}}
 
@@ -61,7 +62,8 @@ async def test_services_from_request_to_removal(controller: Any) -> None:
     assert (await controller.ask("DELETE", "/api/v1/services/connectivity-1", 202))["state"] == "REMOVING"
     await controller.gone("connectivity-1")
     assert (await controller.ask("GET", "/api/v1/services"))["services"] == []
-    assert not any(switch.flows() for switch in controller.network.switches.values())
+    left = [entry for switch in controller.network.switches.values() for entry in switch.flows() if entry.cookie >> 32 != COOKIES >> 32]
+    assert not left
 
 
 async def test_a_dry_run_prints_the_diff_and_changes_nothing(controller: Any) -> None:
@@ -92,7 +94,8 @@ async def test_devices(controller: Any) -> None:
     assert listed.keys() == {"s1", "s2", "s3"}
     assert all(each["connected"] and not each["trouble"] for each in listed.values())
     shown = await controller.ask("GET", "/api/v1/devices/s1")
-    assert len(shown["actual"]["items"]) == len(shown["desired"]["connectivity-1"]) == 4
+    assert {owner: len(items) for owner, items in shown["desired"].items()} == {"connectivity-1": 4, "standing:s1": 4}
+    assert len(shown["actual"]["items"]) == 8
     assert shown["diff"] == {"device": "s1", "add": [], "remove": [], "foreign": []}
     stray = FlowRule(9, (("in_port", 5),), (), cookie=7)
     await controller.daemon.devices["s1"].apply(Diff("s1", add=(stray,)))

@@ -60,7 +60,7 @@ async def test_the_figures_are_true(controller: Any) -> None:
     text = await page(controller)
     assert value(text, "bellhop_services", kind="connectivity", state="ACTIVE") == 1
     assert value(text, "bellhop_services", kind="connectivity", state="FAILED") == 0
-    assert value(text, "bellhop_device_items", device="s1") == 4
+    assert value(text, "bellhop_device_items", device="s1") == 8
     assert value(text, "bellhop_device_connected", device="s1", kind="openflow-switch") == 1
     assert value(text, "bellhop_device_difference_items", device="s1", difference="missing") == 0
     assert value(text, "bellhop_openflow_sessions_total") == 3
