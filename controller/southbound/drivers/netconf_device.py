@@ -201,24 +201,29 @@ class NetconfDevice:
             error_option: rpc.ErrorOption | None = "rollback-on-error" if "atomic" in self.capabilities else None
             edit = rpc.edit_config("running", config, test_option=test_option, error_option=error_option)
             *_, seen = await self._call(session, edit, read_back)
-        else:
-            committed = False
-            try:
-                # To validate an edit that was refused does no harm. To commit one that was half made would.
-                validate = [rpc.validate("candidate")] if "validate" in self.capabilities else []
-                await self._call(session, rpc.edit_config("candidate", config), *validate)
-                if keep:
-                    *_, seen = await self._call(session, rpc.commit(), read_back)
-                    committed = True
-            finally:
-                if not committed:
-                    await self._undo(session, rpc.discard_changes())
-        if keep:
-            held = self._model.items(_data(seen))
-            wrong = [f"{item} is not there" for item in diff.add if item not in held]
-            wrong += [f"{item} is still there" for item in diff.remove if item in held]
-            if wrong:
-                raise Refused(self.name, f"it confirmed the change, yet read back {'; '.join(wrong)}")
+            if keep:
+                self._believe(seen, diff)
+            return
+        settled = False
+        try:
+            # To validate an edit that was refused does no harm. To commit one that was half made would.
+            validate = [rpc.validate("candidate")] if "validate" in self.capabilities else []
+            await self._call(session, rpc.edit_config("candidate", config), *validate)
+            if keep:
+                *_, seen = await self._call(session, rpc.commit(), read_back)
+                self._believe(seen, diff)
+                settled = True
+        finally:
+            if not settled:
+                await self._undo(session, rpc.discard_changes())
+
+    def _believe(self, seen: rpc.Reply, diff: Diff) -> None:
+        """Raise Refused unless a device that confirmed the change was then seen to have made it."""
+        held = self._model.items(_data(seen))
+        wrong = [f"{item} is not there" for item in diff.add if item not in held]
+        wrong += [f"{item} is still there" for item in diff.remove if item in held]
+        if wrong:
+            raise Refused(self.name, f"it confirmed the change, yet read back {'; '.join(wrong)}")
 
     async def _undo(self, session: Session, *operations: Element) -> None:
         try:

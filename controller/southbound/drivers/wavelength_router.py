@@ -41,7 +41,9 @@ class WavelengthRouter:
             name = text(component, PLATFORM, "name")
             state = component.find(f"{q(PLATFORM, 'port')}/{q(LINE_COMMON, 'optical-port')}/{q(LINE_COMMON, 'state')}")
             if state is not None and name.isascii() and name.isdigit():
-                powers = [decimal(each, "instant") for side in ("input-power", "output-power") for each in state.iterfind(q(LINE_COMMON, side))]
+                powers = [
+                    decimal(each, "instant") for side in ("input-power", "output-power") for each in state.iterfind(q(LINE_COMMON, side))
+                ]
                 if powers:
                     found[int(name)] = max(powers)
         return found
