@@ -27,14 +27,14 @@ def evaluate(rates_hz: Sequence[float], decays_per_s: Sequence[float]) -> tuple[
     m, weight = _grid(float(np.max(rates + decays)), float(np.min(rates)))
     waits = rates[:, None] * m
     mean_s = float(weight @ -np.expm1(np.log(-np.expm1(-waits)).sum(axis=0)))
+    if not decays.any():
+        return mean_s, 1.0
     slower, apart = np.minimum(rates, decays)[:, None], np.abs(rates - decays)[:, None] * m
     # (e^-gm - e^-rm)/(r - g), written so that neither overflow nor r = g matters
     ratio = np.divide(-np.expm1(-apart), apart, out=np.ones_like(apart), where=apart > 0)
-    kept = rates[:, None] * m * np.exp(-slower * m) * ratio
-    density = np.zeros_like(m)
-    for last in range(len(rates)):
-        density += rates[last] * np.exp(-waits[last]) * np.prod(np.delete(kept, last, axis=0), axis=0)
-    return mean_s, min(1.0, float(weight @ density))
+    kept = np.log(rates[:, None] * m * ratio) - slower * m
+    density = np.exp(kept.sum(axis=0) - kept - waits) * rates[:, None]
+    return mean_s, min(1.0, float(weight @ density.sum(axis=0)))
 
 
 def _grid(fastest_hz: float, slowest_hz: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

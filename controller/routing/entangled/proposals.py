@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from controller.network.model import Link
+from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics import chains
 from controller.physics.bell_diagonal import BellDiagonal, werner
@@ -41,6 +41,9 @@ _SMALL = 1_000
 _AGAIN = 4
 _SEARCHED, _DELIVERED = 12, 3
 """Paths of which the rounds are improved; long chains that are evaluated."""
+
+_STANDARD_ERROR = 0.0075
+"""Relative, at which the simulation of a chain is ended: within 2 % in 99 of 100 cases. What was reached is told with the route."""
 
 _NEVER = 1e-100
 """The least success of a swap that the physics takes: far below what is evaluated."""
@@ -84,6 +87,7 @@ class Demand:
         self.topology, self.offers = topology, offers
         self.search = Search.of(offers, src, dst)
         self._purified: dict[tuple[int, int], chains.Link] = {}
+        self._nodes: dict[int, chains.Node] = {}
         self._delays: dict[int, tuple[float, str]] = {}
 
     def best(self, goal: Goal) -> list[Evaluated]:
@@ -128,7 +132,7 @@ class Demand:
         nodes = [self._node(number) for number in self._passed(edges)]
         delays = [self._delay(edge) for edge in edges]
         try:
-            delivery = chains.deliver(links, nodes, [delay_s for delay_s, _ in delays])
+            delivery = chains.deliver(links, nodes, [delay_s for delay_s, _ in delays], standard_error=_STANDARD_ERROR)
         except chains.TooRare as rare:
             delivery = chains.Delivery(0.0, werner(0.25), f"not evaluated: {rare}", "unknown")
         sources = ", ".join(sorted({source for _, source in delays}))
@@ -137,17 +141,14 @@ class Demand:
         )
 
     def estimate(self, edges: tuple[int, ...], rounds: Rounds) -> tuple[float, float]:
-        """(rate, fidelity), quickly: all swap when the last pair is there, and a failure loses everything."""
-        links = [self.link(edge, times) for edge, times in zip(edges, rounds, strict=True)]
-        nodes = [self._node(number) for number in self._passed(edges)]
-        rates = [link.rate_hz for link in links]
-        w = math.prod((4 * link.state.fidelity - 1) / 3 for link in links) * math.prod(
-            (4 * node.swap_fidelity - 1) / 3 for node in nodes[1:-1]
-        )
-        memories = [(a.memory, b.memory) for a, b in pairwise(nodes)]
+        """(rate, fidelity), quickly: states as Werner, all swap when the last pair is there, and a failure loses everything."""
+        at, offers, passed = (list(edges), list(rounds)), self.offers, self._passed(edges)
+        rates, stations = offers.rate[at].tolist(), passed[1:-1]
+        w = math.prod(offers.w[at].tolist()) * math.exp(-offers.swap_w[stations].sum())
+        memories = [(a.memory, b.memory) for a, b in pairwise(map(self._node, passed))]
         mean_s, kept_xy = evaluate(rates, [1 / a.t2_s + 1 / b.t2_s for a, b in memories])
         _, kept_z = evaluate(rates, [1 / a.t1_s + 1 / b.t1_s for a, b in memories])
-        return math.prod(node.swap_success for node in nodes[1:-1]) / mean_s, (1 + w * (2 * kept_xy + kept_z)) / 4
+        return math.exp(-offers.swap_q[stations].sum()) / mean_s, (1 + w * (2 * kept_xy + kept_z)) / 4
 
     def _passed(self, edges: Sequence[int]) -> list[int]:
         nodes = [self.search.src]
@@ -156,12 +157,13 @@ class Demand:
         return nodes
 
     def _node(self, number: int) -> chains.Node:
-        node = self.topology.node(self.offers.arrays.names[number])
-        t1_s = math.inf if node.t1_s is None else node.t1_s
-        t2_s = 2 * t1_s if node.t2_s is None else min(node.t2_s, 2 * t1_s)
-        if node.swap is None:
-            return chains.Node(Memory(t1_s, t2_s))
-        return chains.Node(Memory(t1_s, t2_s), max(_NEVER, node.swap.success), node.swap.fidelity)
+        if number not in self._nodes:
+            node = self.topology.node(self.offers.arrays.names[number])
+            t1_s = math.inf if node.t1_s is None else node.t1_s
+            memory = Memory(t1_s, 2 * t1_s if node.t2_s is None else min(node.t2_s, 2 * t1_s))
+            swap = node.swap or Swap()
+            self._nodes[number] = chains.Node(memory, max(_NEVER, swap.success), swap.fidelity)
+        return self._nodes[number]
 
     def _delay(self, edge: int) -> tuple[float, str]:
         """Seconds that a message takes along a link, and how that is known."""
