@@ -48,6 +48,7 @@ _BARRIERS_OPEN = 2
 """Barriers under way at once: the switch has the next changes while it confirms the last, and neither side's buffers grow with the change."""
 _CONGESTED_BYTES = 1 << 20
 _LOST_ECHOES = 3
+_COMPLAINTS_LOGGED = 20
 REQUEST_TIMEOUT_S = 10.0
 PACKET_INS_PER_S = 20_000
 """What a switch may ask of the applications unless the settings say otherwise; a tenth of it at once."""
@@ -117,7 +118,7 @@ class Channel(asyncio.BufferedProtocol):
         self._unanswered = 0
         self._echo: tuple[int, float] = (0, 0.0)
         self._keeping_alive: asyncio.TimerHandle | None = None
-        self._strays: set[tuple[int, int]] = set()
+        self._complaints = 0
 
     @property
     def datapath_id(self) -> int:
@@ -419,7 +420,7 @@ class Channel(asyncio.BufferedProtocol):
         self._counters.undecodable += 1
         if not self._hello.done():
             raise error
-        log.warning("%s: left aside: %s", self.peer, error)
+        self._complain(f"left aside: {error}")
         answer, _ = self._pending.get(frame.xid, (None, None))
         if answer and not answer.done() and frame.type != _PACKET_IN and frame.type not in _ASYNCHRONOUS:
             answer.set_exception(RequestFailed(f"the answer cannot be decoded: {error}"))
@@ -436,9 +437,13 @@ class Channel(asyncio.BufferedProtocol):
                 answer.set_exception(RequestFailed(error_name(error), error))
         else:
             self._counters.stray_errors += 1
-            if (error.type, error.code) not in self._strays:  # once each: they may come as often as packets do
-                self._strays.add((error.type, error.code))
-                log.warning("%s: the switch reports %s for no request that is open (xid %d)", self.peer, error_name(error), xid)
+            self._complain(f"the switch reports {error_name(error)} for no request that is open (xid {xid})")
+
+    def _complain(self, what: str) -> None:
+        """Log what is wrong with a message: the first times, because it may come as often as packets do. All are counted."""
+        self._complaints += 1
+        if self._complaints <= _COMPLAINTS_LOGGED:
+            log.warning("%s, datapath %016x: %s", self.peer, self.datapath_id, what)
 
     def _on_asynchronous(self, message: Message) -> None:
         if isinstance(message, PortStatus):
