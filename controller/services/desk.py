@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.network.events import AdminChanged, LinkStateChanged, LinkWindowChanged
-from controller.network.model import Admin
+from controller.network.model import Admin, Link
+from controller.network.moves import access_link, moved, place
 from controller.network.topology import Topology
 from controller.services.desired import Book
 from controller.services.judge import Judge
@@ -65,6 +66,8 @@ class Desk:
     _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: set[str] = field(default_factory=set)
     _again: set[str] = field(default_factory=set)
+    _declared: dict[str, str] = field(default_factory=dict)
+    """Where the document has the hosts that have moved."""
     _better: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -75,6 +78,13 @@ class Desk:
             _, subject, name = key.split("/", 2)
             with suppress(LookupError):  # the document may have lost it since
                 self.topology.apply(AdminChanged("node" if subject == "node" else "link", name, entry.value))
+        for key, entry in self.store.read("place/").items():
+            host = key.removeprefix("place/")
+            before, there = entry.value
+            link = access_link(self.topology, host) if host in self.topology.graph else None
+            if link is not None and place(link, host) == before:  # the document has said nothing new of it since
+                self._declared[host] = before
+                self._move(link, host, there)
 
     # asking
 
@@ -163,6 +173,27 @@ class Desk:
         self._changed.add(event.link)
         self._better |= better
         self._wake.set()
+
+    def host_seen(self, host: str, there: str) -> None:
+        """A host was seen at a port (`s3:1`). Its services are planned to there if its own port has no signal: while that is alive, whoever
+        claims the host's address elsewhere may lie. Where a host has moved to is remembered over restarts.
+        """
+        link = access_link(self.topology, host)
+        if self.reconciler.observe or link is None or self.topology.up(link) or place(link, host) == there:
+            return
+        before = place(link, host)
+        declared = self._declared.setdefault(host, before)
+        self.store.commit({f"place/{host}": None if declared == there else [declared, there]})
+        self._move(link, host, there)
+        self.events.publish("host.followed", host=host, before=before, now=there)
+        self._again.update(self._judge.touching({link.id}))
+        self._better = True
+        self._wake.set()
+
+    def _move(self, link: Link, host: str, there: str) -> None:
+        if there.partition(":")[0] in self.topology.graph:
+            for event in moved(link, host, there):
+                self.topology.apply(event)
 
     def _link_is_up(self, link: str) -> None:
         event = LinkStateChanged(link, up=True)

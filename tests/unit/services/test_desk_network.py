@@ -20,9 +20,10 @@ from controller.services import desk as desk_module
 from controller.services import judge
 from controller.services.app import Plan
 from controller.services.planner import Planner, apps
-from controller.southbound.device import CrossConnect
+from controller.southbound.device import CrossConnect, FlowRule
 from controller.store.sqlite import Store
 from tests.unit.services.sandbox import EXECUTOR, H1_H3, KEY, LIGHT, OVER_LIGHT, SANDBOX, Running
+from tests.unit.services.scripted import foreign_rule
 
 
 async def test_the_highest_priority_is_replanned_first(net: Running) -> None:
@@ -55,6 +56,46 @@ async def test_drain_says_what_cannot_move_and_disabling_cuts_it_off(net: Runnin
         assert set(store.read("admin/")) == {"admin/link/ethernet:s1--s2"}
         with pytest.raises(LookupError):
             await net.desk.administer("node", "nowhere", "disabled")
+
+
+async def test_services_follow_a_host_that_has_left_its_port(net: Running, store: Store) -> None:
+    async with net.running():
+        await net.desk.create("connectivity", H1_H3, name="c")
+        await net.reaches("c", "ACTIVE")
+        net.desk.host_seen("h1", "s3:7")
+        await asyncio.sleep(0.05)
+        assert net.book.services["c"].state == "ACTIVE", "its own port has a signal: somebody else may be using its address"
+        net.link("ethernet:h1--s1", up=False)
+        await net.reaches("c", "DEGRADED")
+        net.desk.host_seen("h1", "s1:1")
+        assert net.book.services["c"].state == "DEGRADED"
+        net.desk.host_seen("h1", "s3:7")
+        await net.reaches("c", "ACTIVE")
+        assert net.links_of("c") == {"ethernet:h1--s1", "ethernet:s2--s3", "ethernet:h3--s2"}
+        await net.until(lambda: net.devices["s1"].items == {foreign_rule(99)})
+        assert any(("in_port", 7) in item.match for item in net.devices["s3"].items if isinstance(item, FlowRule))
+        again = Running(store)
+        assert again.topology.link("ethernet:h1--s1").ends == ("h1:1", "s3:7"), "a restart remembers"
+        net.link("ethernet:h1--s1", up=False)
+        net.desk.host_seen("h1", "s1:1")
+        await net.until(lambda: "ethernet:s1--s2" in net.links_of("c"))
+        await net.reaches("c", "ACTIVE")
+    told = [each.data for each in net.events.after(0) if each.kind == "host.followed"]
+    assert told == [{"host": "h1", "before": "s1:1", "now": "s3:7"}, {"host": "h1", "before": "s3:7", "now": "s1:1"}]
+    assert store.read("place/") == {}
+
+
+async def test_a_place_that_the_document_has_changed_since_is_no_longer_remembered(store: Store) -> None:
+    store.commit({"place/h1": ["s1:9", "s3:7"], "place/h2": ["s1:2", "s9:1"], "place/gone": ["s1:1", "s3:1"]})
+    topology = Running(store).topology
+    assert [topology.link(f"ethernet:{host}--s1").ends[1] for host in ("h1", "h2")] == ["s1:1", "s1:2"]
+
+
+async def test_who_only_watches_moves_nothing(store: Store) -> None:
+    watching = Running(store, observe=True)
+    watching.link("ethernet:h1--s1", up=False)
+    watching.desk.host_seen("h1", "s3:7")
+    assert watching.topology.link("ethernet:h1--s1").ends == ("h1:1", "s1:1")
 
 
 async def test_services_start_and_end_on_time_and_their_companions_with_them(net: Running) -> None:
