@@ -19,7 +19,7 @@ import numpy as np
 from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics import chains
-from controller.physics.bell_diagonal import BellDiagonal, werner
+from controller.physics.bell_diagonal import BellDiagonal, werner, werner_parameter
 from controller.physics.fibre import propagation_delay_s
 from controller.physics.memory import Memory
 from controller.physics.purification import recurrence_schedule
@@ -142,13 +142,14 @@ class Demand:
 
     def estimate(self, edges: tuple[int, ...], rounds: Rounds) -> tuple[float, float]:
         """(rate, fidelity), quickly: states as Werner, all swap when the last pair is there, and a failure loses everything."""
-        at, offers, passed = (list(edges), list(rounds)), self.offers, self._passed(edges)
-        rates, stations = offers.rate[at].tolist(), passed[1:-1]
-        w = math.prod(offers.w[at].tolist()) * math.exp(-offers.swap_w[stations].sum())
+        links = [self.link(edge, times) for edge, times in zip(edges, rounds, strict=True)]
+        rates, passed = [link.rate_hz for link in links], self._passed(edges)
+        lost = self.offers.swap_w[passed[1:-1]].sum(), self.offers.swap_q[passed[1:-1]].sum()
+        w = math.prod(werner_parameter(link.state.fidelity) for link in links) * math.exp(-lost[0])
         memories = [(a.memory, b.memory) for a, b in pairwise(map(self._node, passed))]
         mean_s, kept_xy = evaluate(rates, [1 / a.t2_s + 1 / b.t2_s for a, b in memories])
         _, kept_z = evaluate(rates, [1 / a.t1_s + 1 / b.t1_s for a, b in memories])
-        return math.exp(-offers.swap_q[stations].sum()) / mean_s, (1 + w * (2 * kept_xy + kept_z)) / 4
+        return math.exp(-lost[1]) / mean_s, (1 + w * (2 * kept_xy + kept_z)) / 4
 
     def _passed(self, edges: Sequence[int]) -> list[int]:
         nodes = [self.search.src]
