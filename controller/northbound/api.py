@@ -354,7 +354,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def get_metrics(request: web.Request) -> web.Response:
     face = request.app[FACE]
-    body, content_type = metrics.exposition(face, request.headers.get("Accept", ""))
+    body, content_type = await metrics.exposition(face, request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import math
 from collections import Counter
@@ -17,24 +18,27 @@ from controller.northbound.openflow_metrics import histogram, openflow
 from controller.services.service import TRANSITIONS
 
 
-def exposition(face: Face, accept: str = "") -> tuple[bytes, str]:
-    """The page and its content type, in the format the scraper accepts."""
+async def exposition(face: Face, accept: str = "") -> tuple[bytes, str]:
+    """The page and its content type, in the format the scraper accepts. Of a large network it is made in turns with everything else."""
+    families: list[Metric] = []
+    for part in (_controller, openflow, _services, _devices, _readings, _links):
+        for family in part(face):
+            families.append(family)
+            await asyncio.sleep(0)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Bellhop(face))
+    registry.register(_Collected(families))
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    return await asyncio.to_thread(encode, registry), content_type
 
 
-class _Bellhop(Collector):
-    def __init__(self, face: Face) -> None:
-        self._face = face
+class _Collected(Collector):
+    """What was collected, in the form in which the encoder wants it."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        yield from _controller(self._face)
-        yield from openflow(self._face)
-        yield from _services(self._face)
-        yield from _devices(self._face)
-        yield from _links(self._face)
+        yield from self._families
 
 
 def _gauge(name: str, text: str, labels: list[str] | None = None) -> GaugeMetricFamily:
@@ -84,21 +88,26 @@ def _services(face: Face) -> Iterator[Metric]:
 
 def _devices(face: Face) -> Iterator[Metric]:
     connected = _gauge("device_connected", "1 while the controller has a session with the device.", ["device", "kind"])
-    items = _gauge("device_items", "Flow rules, cross-connects or relay entries the device was last read to hold.", ["device"])
-    differing = _gauge(
-        "device_difference_items", "Items that were missing, superfluous or foreign when last read.", ["device", "difference"]
-    )
     reads = _counter("device_reads", "Times the device was read.", ["device"])
     applies = _counter("device_applies", "Changes the device confirmed.", ["device"])
     failures = _counter("device_failures", "Reads and changes that failed.", ["device"])
-    pool = _gauge("key_pool_bytes", "Key material in a KME's pool, by the KME it is shared with.", ["kme", "peer"])
-    stock = _gauge("key_stock_keys", "Keys of a service ready at a KME, the lesser direction.", ["kme", "service"])
-    power = _gauge("optical_power_dbm", "Light at a port of an optical switch.", ["device", "port"])
     for name, view in face.reconciler.views.items():
         connected.add_metric([name, face.topology.node(name).kind], float(face.devices[name].connected))
         reads.add_metric([name], view.reads)
         applies.add_metric([name], view.applies)
         failures.add_metric([name], view.failures)
+    yield from (connected, reads, applies, failures)
+
+
+def _readings(face: Face) -> Iterator[Metric]:
+    items = _gauge("device_items", "Flow rules, cross-connects or relay entries the device was last read to hold.", ["device"])
+    differing = _gauge(
+        "device_difference_items", "Items that were missing, superfluous or foreign when last read.", ["device", "difference"]
+    )
+    pool = _gauge("key_pool_bytes", "Key material in a KME's pool, by the KME it is shared with.", ["kme", "peer"])
+    stock = _gauge("key_stock_keys", "Keys of a service ready at a KME, the lesser direction.", ["kme", "service"])
+    power = _gauge("optical_power_dbm", "Light at a port of an optical switch.", ["device", "port"])
+    for name, view in face.reconciler.views.items():
         if view.state is not None and view.diff is not None:
             items.add_metric([name], len(view.state.items))
             for difference, those in (("missing", view.diff.add), ("superfluous", view.diff.remove), ("foreign", view.diff.foreign)):
@@ -109,7 +118,7 @@ def _devices(face: Face) -> Iterator[Metric]:
                 stock.add_metric([name, service], keys)
             for port, dbm in view.state.power_dbm.items():
                 power.add_metric([name, str(port)], dbm)
-    yield from (connected, items, differing, reads, applies, failures, pool, stock, power)
+    yield from (items, differing, pool, stock, power)
 
 
 def _links(face: Face) -> Iterator[Metric]:
