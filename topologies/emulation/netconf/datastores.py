@@ -74,12 +74,15 @@ class Datastores:
                 self._schema.check(config, whole=False)
             else:
                 self.validate(config)
-            if test_option == "test-only":
-                return
-            if target == "running":
-                await self._run(session_id, config)
-            else:
-                self._candidate, self._candidate_editor = config, session_id
+            if test_option != "test-only":
+                await self._store(session_id, target, config)
+
+    async def copy(self, session_id: int, target: str, config: Element) -> None:
+        """Let `config` be all that the target holds."""
+        async with self._changing:
+            self._refuse_locked(session_id, target)
+            self.validate(config)
+            await self._store(session_id, target, config)
 
     async def commit(self, session_id: int, *, timeout_s: float | None = None, persist: str = "", persist_id: str = "") -> None:
         """With `timeout_s` the commit is undone after that time, unless a further one confirms it or gives it a new time."""
@@ -157,6 +160,12 @@ class Datastores:
             raise FaultError("invalid-value", message, type="protocol", bad_element="persist-id")
         if self._trial is not None and not persist and self._trial.session_id != session_id:
             raise FaultError("in-use", f"session {self._trial.session_id} has a confirmed commit under way", type="protocol")
+
+    async def _store(self, session_id: int, target: str, config: Element) -> None:
+        if target == "running":
+            await self._run(session_id, config)
+        else:
+            self._candidate, self._candidate_editor = config, session_id
 
     async def _run(self, session_id: int, config: Element) -> None:
         if config is not self.running and etree.tostring(config, method="c14n") != etree.tostring(self.running, method="c14n"):

@@ -114,7 +114,8 @@ class _Edit:
             path += f"[.={_quoted(identity[0])}]"
         entries = self._instances(node, parent)
         held = entries.get(identity)
-        if held is None and operation in ("delete", "none"):
+        implied = node.kind == "container" and not node.presence  # such a container is there whenever something is put in it
+        if held is None and (operation == "delete" or (operation == "none" and not implied)):
             raise FaultError("data-missing", f"there is no {_told(node, identity)}", path)
         if held is not None and operation == "create":
             raise FaultError("data-exists", f"there is a {_told(node, identity)} already", path)
@@ -138,7 +139,7 @@ class _Edit:
                 held.text = _value(node, edit)
         else:
             self.children(node, held, edit, "merge" if operation in ("create", "replace") else operation, path)
-            if node.kind == "container" and not len(held) and not node.presence:  # such a container is there as long as it holds something
+            if implied and not len(held):
                 parent.remove(held)
                 del entries[identity]
 

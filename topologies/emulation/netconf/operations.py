@@ -11,7 +11,7 @@ from lxml import etree
 from controller.southbound.netconf import rpc
 from controller.southbound.netconf.rpc import BASE, CAPABILITY, NOTIFICATION, element, q
 from topologies.emulation.netconf import monitoring
-from topologies.emulation.netconf.edit_config import merge_state
+from topologies.emulation.netconf.edit_config import edit_config, merge_state
 from topologies.emulation.netconf.fault import FaultError
 from topologies.emulation.netconf.monitoring import MONITORING
 from topologies.emulation.netconf.subtree_filter import named, subtree_filter
@@ -55,7 +55,9 @@ async def operate(server: NetconfServer, session: Session, operation: Element) -
         case "unlock":
             await datastores.unlock(session.id, _datastore(server, operation, "target"))
         case "validate":
-            datastores.validate(datastores.read(_datastore(server, operation, "source")))
+            datastores.validate(_source(server, operation))
+        case "copy-config":
+            await datastores.copy(session.id, _datastore(server, operation, "target"), _source(server, operation))
         case "commit":
             confirmed = operation.find(q(BASE, "confirmed")) is not None
             timeout_s = _seconds(operation, "confirm-timeout", _CONFIRM_TIMEOUT_S)
@@ -116,9 +118,18 @@ def _datastore(server: NetconfServer, operation: Element, side: str) -> str:
     if name not in offered:
         message = f"{name} is no datastore here: use {' or '.join(offered)}"
         raise FaultError("operation-not-supported", message, type="protocol", bad_element=etree.QName(given[0]).localname)
-    if operation.tag == q(BASE, "edit-config") and CAPABILITY + "writable-running:1.0" not in server.capabilities and name == "running":
+    written = operation.tag in (q(BASE, "edit-config"), q(BASE, "copy-config")) and side == "target"
+    if written and name == "running" and CAPABILITY + "writable-running:1.0" not in server.capabilities:
         raise FaultError("operation-not-supported", "running is changed here by commits only", type="protocol")
     return name
+
+
+def _source(server: NetconfServer, operation: Element) -> Element:
+    """The configuration an operation is about: that of a datastore, or one it brings along."""
+    given = operation.find(f"{q(BASE, 'source')}/{q(BASE, 'config')}")
+    if given is None:
+        return server.datastores.read(_datastore(server, operation, "source"))
+    return edit_config(server.schema, element(BASE, "config"), given, "merge")
 
 
 def _choice(operation: Element, name: str, *choices: str) -> str:

@@ -92,6 +92,8 @@ class NetconfServer:
         """What will go wrong; each is taken out when it has happened."""
         self.host_public_key = ""
         """The host key in OpenSSH format, for known_hosts, once started."""
+        self.port = 0
+        """Where it listens, once started."""
         self.sessions: dict[int, Session] = {}
         self.datastores = Datastores(
             schema,
@@ -159,7 +161,8 @@ class NetconfServer:
             reuse_address=True,
             keepalive_interval=_KEEPALIVE_S,  # a client that vanished keeps no lock
         )
-        return self._acceptor.get_port()
+        self.port = self._acceptor.get_port()
+        return self.port
 
     async def close(self) -> None:
         """Stop listening and drop every session; an unconfirmed commit is undone. The configuration stays."""
