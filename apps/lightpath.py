@@ -70,7 +70,7 @@ def _is_receiver(network: Topology, port: str) -> bool:
 
 
 def _expected_power(network: Topology, hops: list[dict[str, str | None]]) -> dict[str, dict[int, float]]:
-    """What the last switch's monitor should read where the light leaves it towards the receiver; nothing when no transmitter is known."""
+    """What the monitor of the last switch that has one should read where the light leaves it; nothing when no transmitter is known."""
     transmitter = _module(network, str(hops[0]["from"]))
     expected: dict[str, dict[int, float]] = {}
     if transmitter is None or transmitter.role not in ("tx", "tx-rx"):
@@ -84,7 +84,7 @@ def _expected_power(network: Topology, hops: list[dict[str, str | None]]) -> dic
         elif here.node == there.node:
             node = network.node(here.node)
             power_dbm -= crossing_loss_db(node, here.port or "", there.port or "") or 0.0
-            if node.kind == "optical-switch":
+            if node.kind == "optical-switch" and node.driver != "scpi":  # which cannot be asked for power
                 expected = {here.node: {int(there.port or 0): power_dbm}}
     return expected
 

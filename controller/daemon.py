@@ -33,6 +33,8 @@ from controller.southbound.drivers.kme import Kme
 from controller.southbound.drivers.netconf_device import NetconfDevice
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.drivers.optical_switch import OpticalSwitch
+from controller.southbound.drivers.scpi_switch import ScpiSwitch
+from controller.southbound.drivers.wavelength_router import WavelengthRouter
 from controller.southbound.netconf.session import Credentials
 from controller.southbound.openflow.certificates import server_tls
 from controller.southbound.openflow.listener import OpenFlowListener
@@ -113,15 +115,18 @@ def _devices(topology: Topology, settings: Settings, listener: OpenFlowListener)
     """A driver for every node that names how it is reached. What the settings lack for that is said in the log."""
     for name, node in topology.nodes("openflow-switch"):
         yield OpenFlowSwitch(name, int(node.dpid or "0", 16), listener)
-    for name, node in topology.nodes("optical-switch"):
+    for name, node in topology.nodes("optical-switch", "wavelength-switch"):
         if node.address is None:
             log.warning("%s has no address in the document: it is not controlled", name)
+        elif node.driver == "scpi":
+            yield ScpiSwitch(name, node.address)
         elif settings.netconf is None:
             log.warning("%s is not controlled: the settings have no netconf section", name)
         else:
             password = settings.netconf.password_file.read_text().strip() if settings.netconf.password_file else None
             credentials = Credentials(settings.netconf.username, settings.netconf.known_hosts, settings.netconf.client_key, password)
-            yield NetconfDevice(name, node.address, credentials, OpticalSwitch)
+            model = OpticalSwitch if node.kind == "optical-switch" else lambda _: WavelengthRouter()
+            yield NetconfDevice(name, node.address, credentials, model)
     tls: ssl.SSLContext | None = None
     for name, node in topology.nodes():
         if node.kme is None:

@@ -36,6 +36,9 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
         at: Key = ("nodes", name)
         if node.kind == "openflow-switch" and node.dpid is None:
             yield at, "an openflow-switch without dpid", 'give dpid: "0000000000000001" or the like, 16 hex digits'
+        if node.driver == "scpi" and (node.kind != "optical-switch" or node.sides == "single"):
+            what = "a single-sided switch" if node.kind == "optical-switch" else f"a {node.kind}"
+            yield (*at, "driver"), f"{what} is not driven over SCPI here", "write driver: netconf"
         if node.kind == "optical-switch" and node.ports is None:
             yield at, "an optical-switch without ports", "give ports: 32 or the like"
         if node.sides != "single" and node.kind == "optical-switch" and node.ports is not None and node.ports % 2:

@@ -213,7 +213,8 @@ class Node:
     """Loss per port pair of a passive node, as `{"1-2": 3.4}`; a pair that is not listed is dark unless insertion_loss_db is given."""
     bands: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]+$")], tuple[Positive, Positive]] = Field(default_factory=dict)
     """Lowest and highest wavelength in nm that a port of a passive node passes, as `{"2": [1549, 1551]}`; a port not listed passes all."""
-    driver: Literal["netconf"] | None = None
+    driver: Literal["netconf", "scpi"] | None = None
+    """How an optical switch is spoken to; NETCONF where nothing is said."""
     address: Address | None = None
     dpid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
     ip: Annotated[str, StringConstraints(pattern=r"^[0-9.]{7,15}$")] | None = None

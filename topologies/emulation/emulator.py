@@ -1,4 +1,5 @@
-"""An emulated network in one process: optical switches, QKD modules, OpenFlow switches and hosts, tied together by the fibre plant.
+"""An emulated network in one process: optical and wavelength switches, QKD modules, OpenFlow switches and hosts, tied together by the
+fibre plant.
 
 Each device is a server or client on a real socket of its own. A small HTTP interface on loopback cuts and mends links and sends pings.
 """
@@ -26,6 +27,8 @@ from topologies.emulation.frames import PingResult
 from topologies.emulation.optical_switch import EmulatedOpticalSwitch
 from topologies.emulation.plant import FibrePlant
 from topologies.emulation.qkd_modules import EmulatedQkdLink, ModuleEnd, Setting
+from topologies.emulation.scpi_switch import EmulatedScpiSwitch
+from topologies.emulation.wavelength_switch import EmulatedWavelengthSwitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,17 @@ class Emulator:
         self.plant = FibrePlant(topology)
         self.classical = classical
         self._directory = directory
-        self.optical = {
-            name: EmulatedOpticalSwitch(name, node.ports or 2, node.sides != "single", times.switching_s, partial(self._committed, name))
-            for name, node in topology.nodes("optical-switch")
+        self.optical: dict[str, EmulatedOpticalSwitch | EmulatedScpiSwitch] = {}
+        for name, node in topology.nodes("optical-switch"):
+            ports, switching_s, committed = node.ports or 2, times.switching_s, partial(self._committed, name)
+            self.optical[name] = (
+                EmulatedScpiSwitch(name, ports, switching_s, committed)
+                if node.driver == "scpi"
+                else EmulatedOpticalSwitch(name, ports, node.sides != "single", switching_s, committed)
+            )
+        self.wavelength = {
+            name: EmulatedWavelengthSwitch(name, map(str, range(1, (node.ports or 2) + 1)), times.switching_s)
+            for name, node in topology.nodes("wavelength-switch")
         }
         self.qkd: dict[str, EmulatedQkdLink] = {}
         lit = self.plant.light()
@@ -93,13 +104,16 @@ class Emulator:
         """Serve every device while the context lasts."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.classical.running())  # first: with Mininet it makes the namespaces devices listen in
-            for name, switch in self.optical.items():
+            for name, switch in (*self.optical.items(), *self.wavelength.items()):
                 host, _, port = (self.topology.node(name).address or "127.0.0.1:0").rpartition(":")
-                host_key = asyncssh.read_private_key(self._directory / "ssh" / f"{name}.key")
-                authorized_keys = self._directory / "ssh" / "authorized_keys"
                 listener = self.classical.listener(name, host, int(port))
-                await switch.start(listener=listener, authorized_keys=authorized_keys, host_key=host_key)
                 stack.push_async_callback(switch.close)
+                if isinstance(switch, EmulatedScpiSwitch):
+                    await switch.start(listener=listener)
+                else:
+                    host_key = asyncssh.read_private_key(self._directory / "ssh" / f"{name}.key")
+                    authorized_keys = self._directory / "ssh" / "authorized_keys"
+                    await switch.start(listener=listener, authorized_keys=authorized_keys, host_key=host_key)
             self._relight()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             serving = [tasks.create_task(link.run(), name=link.link) for link in self.qkd.values()]
@@ -117,6 +131,8 @@ class Emulator:
         """Tell every device what its light is now."""
         lit = self.plant.light()
         for name, switch in self.optical.items():
+            if isinstance(switch, EmulatedScpiSwitch):
+                continue  # it has no monitors that can be asked
             for port in range(1, switch.ports + 1):
                 switch.set_power(port, lit.power_dbm[name].get(port))
         for link_id, light in lit.links.items():

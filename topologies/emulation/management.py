@@ -15,7 +15,7 @@ from pathlib import Path
 from controller.network.topology import Topology
 
 BRIDGE = "mgmt"
-NETCONF_PORT, KME_PORT = 830, 8443
+NETCONF_PORT, SCPI_PORT, KME_PORT = 830, 5025, 8443
 _CANDIDATES = range(64, 128)
 
 
@@ -47,7 +47,7 @@ def gateway(network: IPv4Network) -> str:
 
 def addresses(topology: Topology, network: IPv4Network) -> dict[str, IPv4Address]:
     """The address of each managed device, by the node's name. ValueError when they are more than the network has."""
-    managed = [name for name, node in topology.nodes() if node.holds_keys or node.kind == "optical-switch"]
+    managed = [name for name, node in topology.nodes() if node.holds_keys or node.kind in ("optical-switch", "wavelength-switch")]
     if len(managed) > network.num_addresses - 4:
         raise ValueError(f"{len(managed)} devices are more than {network} has addresses for")
     return {name: network[index] for index, name in enumerate(managed, 3)}

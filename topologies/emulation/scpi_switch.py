@@ -37,7 +37,8 @@ class _Gone(Exception):
 class EmulatedScpiSwitch:
     """A dual-sided switch of `ports` ports; its state lives as long as the object.
 
-    A change takes `switching_time_s`; then `on_commit` is called with every cross-connect there is. A command is done whole or not at all.
+    A change takes `switching_time_s`; then `on_commit` is called with every cross-connect that passes light: both its ports are enabled.
+    A command is done whole or not at all.
     `misbehaviours` name commands by their header in short form, as `OXC:SWIT:CONN:ADD`. Raises ValueError for a switch that cannot be.
     """
 
@@ -115,12 +116,16 @@ class EmulatedScpiSwitch:
         """Move the beams: what a command does, and somebody at the front panel."""
         await asyncio.sleep(self.switching_time_s)
         self._pairs = dict(pairs)
-        self.on_commit(self.cross_connects)
+        self._light_changed()
 
     def set_port_state(self, ports: Iterable[int], state: str) -> None:
         """D disabled, E enabled, F failed."""
         for port in ports:
             self._states[port - 1] = state
+        self._light_changed()
+
+    def _light_changed(self) -> None:
+        self.on_commit(frozenset(pair for pair in self.cross_connects if all(self._states[port - 1] == "E" for port in pair)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

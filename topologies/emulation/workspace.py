@@ -14,7 +14,7 @@ import yaml
 from controller.network import document
 from controller.network.topology import Topology
 from topologies.emulation import pki
-from topologies.emulation.management import KME_PORT, NETCONF_PORT, addresses
+from topologies.emulation.management import KME_PORT, NETCONF_PORT, SCPI_PORT, addresses
 
 USERNAME = "bellhop"
 
@@ -69,10 +69,10 @@ def lay_out(
         if name in managed and node.holds_keys:
             node = replace(node, kme=_at(managed[name], node.kme, KME_PORT))
         elif name in managed:
-            node = replace(node, address=_at(managed[name], node.address, NETCONF_PORT))
+            node = replace(node, address=_at(managed[name], node.address, SCPI_PORT if node.driver == "scpi" else NETCONF_PORT))
         elif node.holds_keys and (any_ports or node.kme is None):
             node = replace(node, kme=f"127.0.0.1:{ports.free()}")
-        elif node.kind == "optical-switch" and (any_ports or node.address is None):
+        elif node.kind in ("optical-switch", "wavelength-switch") and (any_ports or node.address is None):
             node = replace(node, address=f"127.0.0.1:{ports.free()}")
         topology.graph.nodes[name]["node"] = node
     if any_ports:
@@ -120,7 +120,9 @@ def _ssh_keys(workspace: Workspace) -> None:
         _private(client, asyncssh.generate_private_key("ssh-ed25519"))
     asyncssh.read_private_key(client).write_public_key(folder / "authorized_keys")
     known = []
-    for name, node in workspace.topology.nodes("optical-switch"):
+    for name, node in workspace.topology.nodes("optical-switch", "wavelength-switch"):
+        if node.driver == "scpi":
+            continue
         host_key = folder / f"{name}.key"
         if not host_key.exists():
             _private(host_key, asyncssh.generate_private_key("ssh-ed25519"))

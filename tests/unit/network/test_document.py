@@ -55,6 +55,11 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
         ("name: n\nnodes: {a: {kind: end-node}}\nlinks: [{kind: qkd, ends: [a, a], rate_bps: 1}]", "both ends are at the same node"),
         ("name: n\nnodes: &n {a: *n}", "net.yaml:2: nodes.a: "),
         ("name: n\nnodes: {s: {kind: optical-switch, ports: 5}}", "a dual-sided switch with 5 ports"),
+        ("name: n\nnodes: {s: {kind: wavelength-switch, driver: scpi}}", "nodes.s.driver: a wavelength-switch is not driven over SCPI"),
+        (
+            "name: n\nnodes: {s: {kind: optical-switch, ports: 4, sides: single, driver: scpi}}",
+            "a single-sided switch is not driven over SCPI",
+        ),
     ],
 )
 def test_a_fault_names_its_line_and_path(text: str, expected: str) -> None:
