@@ -85,8 +85,19 @@ def mean_delivery(chain: Played, standard_error: float) -> Estimate | None:
     deliveries, wanted = 0, _FIRST_DELIVERIES
     while True:
         played, events = _play(
-            *(chain.means_s, chain.attempts_s, chain.success, chain.place_s, chain.decays_hz, chain.weights),
-            *(slow, grown, deliveries, wanted, budget, sums, products),
+            chain.means_s,
+            chain.attempts_s,
+            chain.success,
+            chain.place_s,
+            chain.decays_hz,
+            chain.weights,
+            slow,
+            grown,
+            deliveries,
+            wanted,
+            budget,
+            sums,
+            products,
         )
         deliveries += played
         left -= events
