@@ -22,9 +22,11 @@ from controller.services import packets
 from controller.services.app import PacketApp
 from controller.services.desired import Book
 from controller.services.desk import Desk
+from controller.services.neighbours import Neighbours
 from controller.services.planner import Planner, executor
 from controller.services.reconciler import Reconciler
 from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, FlowRule, PortChanged, QkdLinkReport
+from controller.southbound.discovery.answers import answer
 from controller.southbound.discovery.discovery import HOST_RULES, LLDP_RULE, Discovery, Publish
 from controller.southbound.discovery.liveness import Timing
 from controller.southbound.discovery.session import send_hellos
@@ -89,8 +91,9 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         dark_ports: DarkPorts = set()
         if discovery is not None:
             discovery.link_changed = lambda link, up: _take(face, [_cable_state(face, dark_ports, topology.link(link))])
+            neighbours = Neighbours(topology, book)
             for switch in switches.values():
-                switch.on_packet_in = partial(_learn, discovery, switch.name)
+                switch.on_packet_in = partial(_learn, face, discovery, neighbours, switch)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         heard = [(device, device.events()) for device in devices.values()]
         owned = [
@@ -164,8 +167,22 @@ def _standing(settings: Settings) -> tuple[FlowRule, ...]:
     return (LLDP_RULE, *HOST_RULES) if settings.discovery.hosts else (LLDP_RULE,)
 
 
-def _learn(discovery: Discovery, switch: str, packet: PacketIn) -> None:
-    discovery.packet_in(switch, packet.in_port, packet.data, time.monotonic())
+def _learn(face: Face, discovery: Discovery, neighbours: Neighbours, switch: OpenFlowSwitch, packet: PacketIn) -> None:
+    """Take what a packet says of links and hosts, and answer a host that asks for one it is joined with, but not where its rules are."""
+    if discovery.packet_in(switch.name, packet.in_port, packet.data, time.monotonic()):
+        return
+    host = neighbours.names.get(packet.data[6:12].hex(":"))
+    if host is not None and discovery.edge((switch.name, packet.in_port)):
+        _locate(face, discovery, host)
+        if told := answer(packet.data, neighbours.mac_of):
+            switch.packet_out(packet.in_port, told)
+
+
+def _locate(face: Face, discovery: Discovery, host: str) -> None:
+    """Tell the desk where a host was seen last."""
+    seen = discovery.hosts.get(face.topology.node(host).mac or "")
+    if seen is not None:
+        face.desk.host_seen(host, f"{seen.end[0]}:{seen.end[1]}")
 
 
 def _refused(topology: Topology, events: EventLog, datapath_id: int, why: str) -> None:
@@ -200,6 +217,9 @@ async def _follow(face: Face, dark_ports: DarkPorts, greetings: list[bytes], dev
                     face.discovery.port_changed(device.name, port, up)
                 cables = [link for link in face.topology.links("ethernet") if (device.name, str(port)) in _ports(link)]
                 _take(face, [_cable_state(face, dark_ports, link) for link in cables])
+                if face.discovery:  # a host may have been seen elsewhere before its own port was seen to go
+                    for host in {name for link in cables for name in link.nodes if face.topology.node(name).kind == "host"}:
+                        _locate(face, face.discovery, host)
                 face.reconciler.mark([device.name])
             case QkdLinkReport():
                 _take(face, _qkd_report(face.topology, event))

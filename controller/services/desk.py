@@ -176,10 +176,13 @@ class Desk:
 
     def host_seen(self, host: str, there: str) -> None:
         """A host was seen at a port (`s3:1`). Its services are planned to there if its own port has no signal: while that is alive, whoever
-        claims the host's address elsewhere may lie. Where a host has moved to is remembered over restarts.
+        claims the host's address elsewhere may lie. Where the document has it, a host is always believed to be. Moves are remembered over
+        restarts.
         """
         link = access_link(self.topology, host)
-        if self.reconciler.observe or link is None or self.topology.up(link) or place(link, host) == there:
+        if self.reconciler.observe or link is None or place(link, host) == there:
+            return
+        if self.topology.up(link) and there != self._declared.get(host):
             return
         before = place(link, host)
         declared = self._declared.setdefault(host, before)

@@ -120,6 +120,26 @@ def test_both_families_pass_and_vlans_stay_apart(ring: Any) -> None:
     assert ring.differences() == {}
 
 
+def test_services_follow_a_host_whose_cable_is_plugged_in_elsewhere(ring: Any) -> None:
+    name = ring.create("connectivity", "h1", "h2")
+    ring.wait_active()
+    assert answers(ring, "h1", "10.0.0.2", "-c", "2") == 2
+    plug = ring.within_ovs("ovs-vsctl", "del-port", "s1-eth1", "--", "add-port", "s5", "s1-eth1")
+    subprocess.run([*plug, "--", "set", "interface", "s1-eth1", "ofport_request=21"], check=True)
+    forget_neighbours(ring, "h1")
+    assert answers(ring, "h1", "10.0.0.2", "-c", "60") > 0, "its first question is what tells where it is"
+    ring.wait_active()
+    assert ring.services()[name]["route"]["nodes"] == ["h1", "s5", "s4", "h2"]
+    for host, address in (("h1", "10.0.0.2"), ("h2", "10.0.0.1"), ("h1", "fd00::2")):
+        assert answers(ring, host, address, "-c", "3") == 3
+    ring.kill_controller()
+    ring.start_controller()
+    ring.wait_active()
+    assert ring.services()[name]["route"]["nodes"] == ["h1", "s5", "s4", "h2"], "a restart remembers"
+    assert answers(ring, "h2", "10.0.0.1", "-c", "3") == 3
+    assert ring.differences() == {}
+
+
 @pytest.mark.parametrize("cuts", [1, pytest.param(30, marks=pytest.mark.soak)])
 def test_a_protected_path_survives_each_link_without_a_controller(ring: Any, cuts: int) -> None:
     name = ring.create("connectivity", "h1", "h2", protection="fast-failover")

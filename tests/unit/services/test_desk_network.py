@@ -76,8 +76,9 @@ async def test_services_follow_a_host_that_has_left_its_port(net: Running, store
         assert any(("in_port", 7) in item.match for item in net.devices["s3"].items if isinstance(item, FlowRule))
         again = Running(store)
         assert again.topology.link("ethernet:h1--s1").ends == ("h1:1", "s3:7"), "a restart remembers"
-        net.link("ethernet:h1--s1", up=False)
-        net.desk.host_seen("h1", "s1:1")
+        net.desk.host_seen("h1", "s2:7")
+        assert net.topology.link("ethernet:h1--s1").ends[1] == "s3:7"
+        net.desk.host_seen("h1", "s1:1")  # where the document has it
         await net.until(lambda: "ethernet:s1--s2" in net.links_of("c"))
         await net.reaches("c", "ACTIVE")
     told = [each.data for each in net.events.after(0) if each.kind == "host.followed"]
