@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 
 from controller.southbound.device import (
     Changed,
@@ -23,9 +23,9 @@ from controller.southbound.device import (
     State,
     Unreachable,
 )
-from controller.southbound.openflow.change import Faults, Key, Phase, named, phases
+from controller.southbound.openflow.change import Faults, Key, named, phases
 from controller.southbound.openflow.channel import Channel, ChannelClosed, RequestFailed
-from controller.southbound.openflow.compiled import Traffic, read_flows, without_idle_bursts
+from controller.southbound.openflow.compiled import SwitchItem, Traffic, read_flows, without_idle_bursts
 from controller.southbound.openflow.errors import error_name
 from controller.southbound.openflow.groups import (
     GroupDescReply,
@@ -44,12 +44,14 @@ from controller.southbound.openflow.messages import (
     Error,
     FlowRemoved,
     FlowStatsRequest,
+    MalformedMessage,
     Message,
     PacketIn,
     PacketOut,
     Port,
     PortReason,
     PortStatus,
+    Raw,
 )
 from controller.southbound.openflow.statistics import PortStats, PortStatsReply, PortStatsRequest
 
@@ -58,6 +60,7 @@ _EVENTS_KEPT = 1000
 _LAST_PHYSICAL_PORT = 0xFFFFFF00
 _FAULTS_NAMED = 5
 _COMPILED_AT_ONCE = 100
+_SENT_AT_ONCE = 1000
 _UNKNOWN_REQUEST = frozenset({(1, 1), (1, 2)})
 """BAD_REQUEST with BAD_TYPE and BAD_MULTIPART: what a switch without groups or meters answers."""
 
@@ -119,19 +122,19 @@ class OpenFlowSwitch:
     async def read(self) -> State:
         channel = self._session()
         flows: dict[bytes, FlowRule] = {}
+        items: set[Item] = set()
         traffic: Traffic = {}
-
-        def take(part: bytes) -> None:
-            read_flows(part, self._rules, flows, traffic)
-
         with self._answering("reading its tables"):
-            await channel.request(FlowStatsRequest(), _READ_TIMEOUT_S, take=take)
+            for part in await channel.request(FlowStatsRequest(), _READ_TIMEOUT_S, raw=True):
+                for rules in read_flows(part.body, self._rules, flows, traffic) if isinstance(part, Raw) else ():
+                    items.update(rule for rule in rules if rule.cookie >> 16 not in self.packet_apps)
+                    await asyncio.sleep(0)
             held = await self._groups_and_meters(channel)
             counters = await self._counted(channel, traffic, {item.kind for item in held})
         if self._channel is channel:
             self._rules, self._held, self._counters = flows, {item.key for item in held}, counters
-        rules = (rule for rule in flows.values() if rule.cookie >> 16 not in self.packet_apps)
-        return State(frozenset(chain(rules, held)))
+        items.update(held)
+        return State(frozenset(items))
 
     async def check(self, diff: Diff) -> list[str]:
         self._session()
@@ -149,9 +152,9 @@ class OpenFlowSwitch:
                 self._leaving = {item.key for item in diff.remove}
                 try:
                     for phase in phases(diff, faults, self._held or ()):
-                        if phase:
-                            errors = await channel.transact([message for _, message in phase])
-                            self._note(phase, errors, faults)
+                        for start in range(0, len(phase.items), _SENT_AT_ONCE):
+                            items = phase.items[start : start + _SENT_AT_ONCE]
+                            self._note(items, await channel.transact([phase.message(item) for item in items]), faults)
                 finally:
                     self._leaving = set()
         if faults:
@@ -159,14 +162,12 @@ class OpenFlowSwitch:
             more = f" (and {len(faults) - _FAULTS_NAMED} more)" if len(faults) > _FAULTS_NAMED else ""
             raise Refused(self.name, "; ".join(refusals) + more)
 
-    def _note(self, phase: Phase, errors: Mapping[int, Error], faults: dict[Item, str]) -> None:
-        """What came of the items of a phase: the refused ones are at fault, the groups and meters among the others are there, or gone."""
+    def _note(self, items: Sequence[SwitchItem], errors: Mapping[int, Error], faults: dict[Item, str]) -> None:
+        """What came of a change of items: the refused ones are at fault, the groups and meters among the others are there, or gone."""
         for index, error in sorted(errors.items()):
-            faults[phase[index][0]] = error_name(error)
-        if self._held is None:
-            return
-        for index, (item, _) in enumerate(phase):
-            if index not in errors and not isinstance(item, FlowRule):
+            faults[items[index]] = error_name(error)
+        for index, item in enumerate(items):
+            if self._held is not None and index not in errors and not isinstance(item, FlowRule):
                 (self._held.discard if item.key in self._leaving else self._held.add)(item.key)
 
     async def _faults(self, diff: Diff) -> dict[Item, str]:
@@ -218,6 +219,9 @@ class OpenFlowSwitch:
             raise Unreachable(self.name, str(error)) from error
         except RequestFailed as error:
             raise Refused(self.name, f"{what}: {error}") from error
+        except MalformedMessage as error:
+            self._listener.counters.undecodable += 1
+            raise Refused(self.name, f"{what}: the answer cannot be decoded: {error}") from error
 
     def counters(self) -> SwitchCounters:
         """What the switch had counted when it was last read; before that, nothing."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 from controller.southbound.device import NO_WATCH, Actions, Diff, FlowRule, Group, Item, Meter
 from controller.southbound.openflow.compiled import SwitchItem, compiled, modification, removal
 
 Key = tuple[object, ...]
-Phase = list[tuple[SwitchItem, bytes]]
-"""Items with the message for each. A barrier is needed between two phases, none within."""
+
+
+class Phase(NamedTuple):
+    """Items that may be changed in any order, and what makes the message for each; between two phases goes a barrier."""
+
+    items: Sequence[SwitchItem]
+    message: Callable[[SwitchItem], bytes]
 
 
 def named(item: Item) -> str:
@@ -88,27 +94,40 @@ class Faults:
             self.found[item] = f"{named(other)}, which is not Bellhop's, uses it and would be deleted with it: remove that first"
 
 
-def phases(change: Diff, faults: Mapping[Item, str], held: Iterable[Key]) -> Iterator[Phase]:
+def phases(change: Diff, faults: Container[Item], held: Container[Key]) -> Iterator[Phase]:
     """The change in order: meters, groups, rules; then, when what replaces it is there, what goes, the other way round.
 
     What a group leads to is there before it and goes after it. Of a group or meter whose key is `held`, an addition is a modification.
-    Items with faults are left out, and those that are none of an OpenFlow switch.
+    Items with faults are left out.
     """
-    there = set(held)
-    add = [item for item in change.add if item not in faults]
-    remove = [item for item in change.remove if item not in faults]
 
-    def added(items: Iterable[Group | Meter]) -> Phase:
-        return [(item, modification(item) if item.key in there else compiled(item)) for item in items]
+    def added(item: SwitchItem) -> bytes:
+        return modification(item) if not isinstance(item, FlowRule) and item.key in held else compiled(item)
 
-    yield added(item for item in add if isinstance(item, Meter))
-    for level in _levels([item for item in add if isinstance(item, Group)]):
-        yield added(level)
-    yield [(item, compiled(item)) for item in add if isinstance(item, FlowRule)]
-    yield [(item, removal(item)) for item in remove if isinstance(item, FlowRule)]
-    for level in reversed(_levels([item for item in remove if isinstance(item, Group)])):
-        yield [(item, removal(item)) for item in level]
-    yield [(item, removal(item)) for item in remove if isinstance(item, Meter)]
+    coming, going = ([item for item in items if item not in faults] if faults else items for items in (change.add, change.remove))
+    rules, groups, meters = _by_kind(coming)
+    yield Phase(meters, added)
+    yield from (Phase(level, added) for level in _levels(groups))
+    yield Phase(rules, added)
+    rules, groups, meters = _by_kind(going)
+    yield Phase(rules, removal)
+    yield from (Phase(level, removal) for level in reversed(_levels(groups)))
+    yield Phase(meters, removal)
+
+
+def _by_kind(items: Iterable[Item]) -> tuple[list[FlowRule], list[Group], list[Meter]]:
+    rules: list[FlowRule] = []
+    groups: list[Group] = []
+    meters: list[Meter] = []
+    for item in items:
+        match item:
+            case FlowRule():
+                rules.append(item)
+            case Group():
+                groups.append(item)
+            case Meter():
+                meters.append(item)
+    return rules, groups, meters
 
 
 def _levels(groups: list[Group]) -> list[list[Group]]:

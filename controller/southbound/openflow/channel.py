@@ -112,7 +112,7 @@ class Channel(asyncio.BufferedProtocol):
         self._allowed = self._most_at_once = packet_ins_per_s / 10
         self._allowed_at_s = self._loop.time()
         self._pending: dict[int, tuple[asyncio.Future[list[Message]], list[Message]]] = {}
-        self._takers: dict[int, Callable[[bytes], None]] = {}
+        self._raw: set[int] = set()
         self._watched: dict[int, tuple[int, dict[int, Error]]] = {}
         self._changing = asyncio.Lock()
         self._unanswered = 0
@@ -146,20 +146,15 @@ class Channel(asyncio.BufferedProtocol):
         self._counters.sent[data[1]] += 1
         return xid
 
-    async def request(
-        self, message: Message, timeout_s: float = REQUEST_TIMEOUT_S, *, take: Callable[[bytes], None] | None = None
-    ) -> list[Message]:
-        """The parts of the answer to `message`. Raises ChannelClosed, RequestFailed or TimeoutError.
-
-        With `take` the parts of a long answer are `Raw`: it has their bodies as they come, and may raise MalformedMessage.
-        """
+    async def request(self, message: Message, timeout_s: float = REQUEST_TIMEOUT_S, *, raw: bool = False) -> list[Message]:
+        """The parts of the answer to `message`; `raw` leaves multipart replies undecoded. Raises ChannelClosed, RequestFailed or TimeoutError."""
         xid, answer = self._ask(message)
-        if take:
-            self._takers[xid] = take
+        if raw:
+            self._raw.add(xid)
         try:
             return await self._answer_to(message, xid, answer, timeout_s)
         finally:
-            self._takers.pop(xid, None)
+            self._raw.discard(xid)
 
     async def transact(self, messages: Sequence[Message | bytes]) -> dict[int, Error]:
         """Send changes and wait until the switch has done them all; the errors it sent back, by index. Raises as `request`."""
@@ -386,11 +381,8 @@ class Channel(asyncio.BufferedProtocol):
         if not self._hello.done() and frame.type not in (Type.HELLO, Type.ERROR):
             raise MalformedMessage(f"the first message is of type {frame.type}, not HELLO")
         try:
-            if frame.type == Type.MULTIPART_REPLY and (take := self._takers.get(frame.xid)):
-                message: Message = Raw(frame.type, frame.body)
-                take(frame.body)
-            else:
-                message = decode(frame)
+            undecoded = frame.type == Type.MULTIPART_REPLY and frame.xid in self._raw
+            message = Raw(frame.type, frame.body) if undecoded else decode(frame)
         except MalformedMessage as error:
             self._undecodable(frame, error)
             return

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from struct import Struct
+from struct import Struct, error
 
 from controller.southbound.device import BELLHOP_COOKIE_PREFIX, METER_BURST, FlowRule, Group, Meter
 from controller.southbound.openflow.actions import decode_instructions
@@ -20,6 +20,9 @@ _COMPILED_KEPT = 16384
 """Messages that are remembered: what is desired is sent again after a restart of the switch, to be removed, to be checked."""
 _WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
 _HEAD_BYTES = 8
+_FLOW = b"\x00\x01"
+"""The kind of a multipart reply that tells of flows."""
+_READ_AT_ONCE = 200
 _ENTRY = Struct("!HB9xH10xQQQ")
 """A flow entry's length, table, priority, cookie, packets and bytes."""
 
@@ -86,11 +89,13 @@ Traffic = dict[int, tuple[int, int]]
 """Packets and bytes that Bellhop's rules have met, by cookie."""
 
 
-def read_flows(reply: bytes, known: Mapping[bytes, FlowRule], found: dict[bytes, FlowRule], traffic: Traffic) -> None:
-    """Take one part of a switch's flow table, the body of a MULTIPART_REPLY: its rules go to `found` under what they are on the wire.
-
-    A rule that is `known` from an earlier reading is not decoded again. Raises MalformedMessage.
+def read_flows(reply: bytes, known: Mapping[bytes, FlowRule], found: dict[bytes, FlowRule], traffic: Traffic) -> Iterator[list[FlowRule]]:
+    """The rules in one part of a switch's flow table, the body of a MULTIPART_REPLY, some at a time; they go to `found`, too, under what they
+    are on the wire. A rule that is `known` is not decoded again. Raises MalformedMessage.
     """
+    if reply[:2] != _FLOW:
+        raise MalformedMessage("no flow table, but another multipart reply")
+    rules: list[FlowRule] = []
     offset, end = _HEAD_BYTES, len(reply)
     while offset < end:
         if end - offset < _ENTRY.size:
@@ -107,12 +112,24 @@ def read_flows(reply: bytes, known: Mapping[bytes, FlowRule], found: dict[bytes,
         )
         rule = known.get(wire)
         if rule is None:
-            match, start = decode_match(reply, offset + _ENTRY.size)
-            if start > after:
-                raise MalformedMessage(f"a flow entry at byte {offset} that ends in its match")
-            rule = FlowRule(priority, match, decode_instructions(reply[start:after]), cookie, table)
+            rule = _decoded(reply, offset, after, priority, cookie, table)
         found[wire] = rule
+        rules.append(rule)
         if cookie >> 48 == BELLHOP_COOKIE_PREFIX:
             before = traffic.get(cookie)
             traffic[cookie] = (packets, octets) if before is None else (before[0] + packets, before[1] + octets)
+        if len(rules) >= _READ_AT_ONCE:
+            yield rules
+            rules = []
         offset = after
+    yield rules
+
+
+def _decoded(reply: bytes, offset: int, end: int, priority: int, cookie: int, table: int) -> FlowRule:
+    try:
+        match, start = decode_match(reply, offset + _ENTRY.size)
+        if start > end:
+            raise MalformedMessage(f"a flow entry at byte {offset} that ends in its match")
+        return FlowRule(priority, match, decode_instructions(reply[start:end]), cookie, table)
+    except (ValueError, error) as why:
+        raise MalformedMessage(f"a flow entry at byte {offset}: {why}") from why

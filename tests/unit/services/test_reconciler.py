@@ -252,6 +252,7 @@ async def test_a_group_stays_while_the_rule_that_uses_it_cannot_be_replaced(benc
         await bench.rounds_more()
         assert bench.devices["A"].items == {foreign_rule(9), meter, inner, outer, user}
         bench.devices["B"].up = True
+        bench.reconciler.mark(["B"])
         await bench.until(lambda: bench.devices["A"].items == {foreign_rule(9), rule("s", 1)})
 
 
