@@ -46,14 +46,17 @@ class OpenVSwitch:
             assert time.monotonic() < deadline_s, self._log.read_text()
             time.sleep(0.02)
         self._spawn(*self._within, "ovs-vswitchd", f"unix:{socket}", "--disable-system")
-        self(
-            *("ovs-vsctl", f"--db=unix:{socket}", "--timeout=15", "add-br", "br0", "--"),
+        self.vsctl(
+            *("add-br", "br0", "--"),
             *("set", "bridge", "br0", "datapath_type=netdev", "protocols=OpenFlow13", "fail_mode=secure"),
             f"other_config:datapath-id={DPID:016x}",
         )
 
     def connect(self, controller: str) -> None:
-        self("ovs-vsctl", f"--db=unix:{self._run / 'db.sock'}", "--timeout=15", "set-controller", "br0", controller)
+        self.vsctl("set-controller", "br0", controller)
+
+    def vsctl(self, *command: str) -> str:
+        return self("ovs-vsctl", f"--db=unix:{self._run / 'db.sock'}", "--timeout=15", *command)
 
     def ofctl(self, command: str, *arguments: str) -> str:
         return self("ovs-ofctl", "-O", "OpenFlow13", command, self.management, *arguments)
