@@ -59,3 +59,12 @@ def test_the_index_finds_what_looking_through_all_finds(steps: list[Service | st
         assert index.lit == {each.id for each in every if each.plan and each.plan.route}
         assert index.noted == {each.id for each in every if each.state == "ACTIVE" and each.reason}
         assert all(index.touching.values()), "nothing is kept of what is gone"
+
+
+def test_a_service_is_found_at_the_devices_it_moves_to_along_the_same_way() -> None:
+    index = Index()
+    before = Service(id="a", kind="key", request={}, plan=Plan({"n": ()}, frozenset({"link"}), {}))
+    after = before.model_copy(update={"plan": Plan({"m": ()}, frozenset({"link"}), {})})
+    index.replace(None, before)
+    index.replace(before, after)
+    assert (index.on, index.touching) == ({"m": {"a"}}, {"link": {"a"}})

@@ -303,6 +303,24 @@ async def test_devices_are_not_told_what_a_crash_could_lose(bench: Bench) -> Non
         await bench.until(bench.settled_on_desired)
 
 
+async def test_a_plan_that_changes_while_devices_are_compared_is_the_next_rounds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.want("s", A=(rule("s", 1),), B=(rule("s", 1),))
+
+    class Between:
+        """Changes the plan when A was compared, and B was not."""
+
+        async def pause(self) -> None:
+            if bench.reconciler.views["A"].diff is not None and bench.reconciler.views["B"].diff is None:
+                bench.want("s", A=(rule("s", 2),), B=(rule("s", 2),))
+
+    monkeypatch.setattr(module, "Turn", Between)
+    diffs = await bench.reconciler.read(["A", "B"])
+    assert {name: each.add for name, each in diffs.items()} == {"A": (rule("s", 1),), "B": (rule("s", 1),)}
+    monkeypatch.undo()
+    diffs = await bench.reconciler.read(["A", "B"])
+    assert {name: each.add for name, each in diffs.items()} == {"A": (rule("s", 2),), "B": (rule("s", 2),)}
+
+
 async def test_a_crash_at_every_call_to_a_device_ends_in_the_desired_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.005)
 
