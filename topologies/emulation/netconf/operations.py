@@ -29,6 +29,7 @@ _NEEDS = {  # operations that are there only with a capability
     "create-subscription": "notification:1.0",
 }
 _CONFIRM_TIMEOUT_S = 600
+_MAX_FILTER_ELEMENTS = 1000
 
 
 async def operate(server: NetconfServer, session: Session, operation: Element) -> Sequence[Element]:
@@ -163,6 +164,8 @@ def _config(operation: Element) -> Element:
 def _subtree(wanted: Element) -> Element:
     if wanted.get("type", wanted.get(q(BASE, "type"), "subtree")) != "subtree":
         raise FaultError("operation-not-supported", "only subtree filters are offered", type="protocol", bad_element="filter")
+    if sum(1 for _ in wanted.iter()) > _MAX_FILTER_ELEMENTS:  # each of them may be held against each element there is
+        raise FaultError("too-big", f"a filter has {_MAX_FILTER_ELEMENTS} elements at most", type="protocol", bad_element="filter")
     return wanted
 
 
