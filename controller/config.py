@@ -88,7 +88,10 @@ class OpenFlow(BaseModel):
     @model_validator(mode="after")
     def _protected(self) -> OpenFlow:
         if self.tls is None:
-            _loopback(self.host)
+            try:
+                _loopback(self.host)
+            except ValueError as error:
+                raise ValueError(f"{error}, or give tls its certificates") from None
         return self
 
 
@@ -194,7 +197,9 @@ def _told(file: Path, error: ErrorDetails, environment: Mapping[str, str]) -> st
     if error["type"] == "missing":
         what = f"is missing; give it in the file, or as {variable}"
     elif error["type"] == "extra_forbidden":
-        section = dict(_sections(Settings)).get(path[0], Settings) if len(path) > 1 else Settings
+        section: type[BaseModel] = Settings
+        for part in path[:-1]:
+            section = dict(_sections(section)).get(part, section)
         close = difflib.get_close_matches(path[-1], section.model_fields, n=1)
         what = f"no such setting; {f'did you mean {close[0]}?' if close else 'there are ' + ', '.join(section.model_fields)}"
     return f"{variable if variable in environment else file}: {'.'.join(path)}: {what}"

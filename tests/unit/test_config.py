@@ -89,3 +89,20 @@ def test_only_loopback_is_listened_on(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("text", ["- a list", "network: [", b"network: \xff\xfe", "just words", "network: {a: b}", "1: 2\nnetwork: n"])
 def test_no_settings_at_all(tmp_path: Path, text: str | bytes) -> None:
     assert all(line.startswith("controller.yaml: ") for line in faults(tmp_path, text))
+
+
+def test_with_certificates_openflow_is_listened_to_elsewhere(tmp_path: Path) -> None:
+    tls = "tls: {ca: ca.crt, cert: controller.crt, key: pki/controller.key}"
+    found = settings(tmp_path, f'network: n.yaml\nopenflow: {{host: "192.0.2.1", {tls}}}\n')
+    assert found.openflow.tls is not None
+    assert (found.openflow.host, found.openflow.tls.key) == ("192.0.2.1", tmp_path / "pki/controller.key")
+    (told,) = faults(tmp_path, "network: n.yaml\nopenflow: {host: 192.0.2.1}\n")
+    assert "openflow: '192.0.2.1' is not loopback" in told and "or give tls its certificates" in told
+    (told, _) = faults(tmp_path, "network: n.yaml\nopenflow: {tls: {ca: a, cert: b, kye: c}}\n")[::-1]
+    assert "openflow.tls.kye: no such setting; did you mean key?" in told
+
+
+@pytest.mark.parametrize("given", ["apps: [apps.learning_switch, mine]", "apps: 'apps.learning_switch, mine'"])
+def test_apps_are_listed(tmp_path: Path, given: str) -> None:
+    assert settings(tmp_path, f"network: n.yaml\n{given}\n").apps == ("apps.learning_switch", "mine")
+    assert settings(tmp_path, "network: n.yaml\n", BELLHOP_APPS="mine").apps == ("mine",)
