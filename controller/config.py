@@ -103,6 +103,15 @@ class PlannerSettings(BaseModel):
     executor: Annotated[str, Field(pattern=r"^(pool|dask://[^/]+:[0-9]{1,5})$")] = "pool"
 
 
+class ReconcilerSettings(BaseModel):
+    """How often every device is read without a cause, and how long what somebody else changed must stay so before it is set right."""
+
+    model_config = STRICT
+
+    sweep_s: Annotated[float, Field(ge=1, le=86400)] = 30.0
+    verdict_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
+
+
 class DiscoverySettings(BaseModel):
     """How links and hosts are looked for: `Timing` says what the numbers of hellos do.
 
@@ -130,6 +139,7 @@ class Settings(BaseModel):
     api: Listen = Listen(port=8480)
     openflow: OpenFlow = OpenFlow()
     planner: PlannerSettings = PlannerSettings()
+    reconciler: ReconcilerSettings = ReconcilerSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     netconf: Netconf | None = None
     kme: Certificates | None = None

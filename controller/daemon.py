@@ -81,7 +81,15 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         book = Book(store, dict.fromkeys(switches, _standing(settings)) if discovery else {})
         listener.on_refused = lambda datapath_id, why: _refused(topology, events, datapath_id, why)
         desk: Desk
-        reconciler = Reconciler(devices, book, lambda *round: desk.settled(*round), lambda: desk.light_order(), observe=observe)
+        reconciler = Reconciler(
+            devices,
+            book,
+            lambda *round: desk.settled(*round),
+            lambda: desk.light_order(),
+            observe=observe,
+            sweep_s=settings.reconciler.sweep_s,
+            verdict_s=settings.reconciler.verdict_s,
+        )
         desk = Desk(topology, book, planner, reconciler, events, store)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time(), discovery)
         greetings = [rule for app in apps for rule in packets.rules(app)]
@@ -202,7 +210,7 @@ async def _follow(face: Face, dark_ports: DarkPorts, greetings: list[bytes], dev
                 if isinstance(device, OpenFlowSwitch):
                     for message in greetings:
                         device.send(message)
-                face.reconciler.mark([device.name])
+                face.reconciler.renew(device.name)
             case Disconnected(_, reason):
                 face.events.publish("device.disconnected", device=device.name, reason=reason)
                 if face.discovery:

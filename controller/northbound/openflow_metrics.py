@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from controller.northbound.face import Face
+from controller.services.app import cookie
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.openflow.messages import Type
 from controller.telemetry.histogram import Histogram
+
+LABELS = ["device", "service"]
+NOT_KEPT = (1 << 64) - 1
+"""The value of a counter that a switch does not keep."""
 
 
 def histogram(name: str, text: str, values: Histogram) -> HistogramMetricFamily:
@@ -57,4 +62,39 @@ def _switches(face: Face) -> Iterator[Metric]:
         family = CounterMetricFamily(f"bellhop_switch_{name}", text, labels=["device"])
         for switch in switches:
             family.add_metric([switch.name], getattr(switch, name))
+        yield family
+    yield from _traffic(face, switches)
+    yield from _ports(switches)
+
+
+def _traffic(face: Face, switches: list[OpenFlowSwitch]) -> Iterator[Metric]:
+    """By service what its rules met on each switch, when that was last read."""
+    families = [
+        CounterMetricFamily(f"bellhop_service_{unit}", f"{unit.capitalize()} that rules of the service met on the switch.", labels=LABELS)
+        for unit in ("packets", "bytes")
+    ]
+    for switch in switches:
+        traffic = switch.counters().traffic
+        for service in sorted(face.desk.book.index.on.of(switch.name)) if traffic else ():
+            for family, count in zip(families, traffic.get(cookie(service), ()), strict=False):
+                family.add_metric([switch.name, service], count)
+    yield from families
+
+
+def _ports(switches: list[OpenFlowSwitch]) -> Iterator[Metric]:
+    for name, text in (
+        ("received_packets", "Packets received by a port of the switch."),
+        ("sent_packets", "Packets sent by a port of the switch."),
+        ("received_bytes", "Bytes received by a port of the switch."),
+        ("sent_bytes", "Bytes sent by a port of the switch."),
+        ("received_dropped", "Packets received by a port of the switch and dropped."),
+        ("sent_dropped", "Packets for a port of the switch that were dropped."),
+        ("received_errors", "Errors of a port of the switch in receiving."),
+        ("sent_errors", "Errors of a port of the switch in sending."),
+    ):
+        family = CounterMetricFamily(f"bellhop_port_{name}", text, labels=["device", "port"])
+        for switch in switches:
+            for port in switch.counters().ports:
+                if (count := getattr(port, name)) != NOT_KEPT:
+                    family.add_metric([switch.name, str(port.port)], count)
         yield family
