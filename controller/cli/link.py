@@ -8,6 +8,8 @@ from controller.cli.client import EMULATOR, SERVER, ask, quoted
 from controller.cli.document import OUTPUT, print_json, print_table
 from controller.cli.node import administer
 
+_FOUND = {True: "yes", False: "NO", None: ""}
+
 
 @click.group()
 def link() -> None:
@@ -26,21 +28,25 @@ def link() -> None:
 @OUTPUT
 @SERVER
 def list_links(server: str, output: str) -> None:
-    """List the links with what is known of them.
+    """List the links with what is known of them, and whether the switches' ports were found to be joined so.
 
     \b
     Example:
       bellhop link list
     """
     links = ask(server, "GET", "/api/v1/topology")["links"]
+    looked_for = ask(server, "GET", "/api/v1/discovery")["links"]
+    found = {each["link"]: each["found"] for each in looked_for if each["link"]}
+    links = [each | {"found": found.get(each["id"])} for each in links]
     if output == "json":
         print_json(links)
         return
     rows = []
     for each in links:
         figures = ", ".join(f"{name} {figure['value']:.6g} ({figure['origin']})" for name, figure in each["figures"].items())
-        rows.append((each["id"], "up" if each["up"] else "DOWN", each.get("admin", "enabled"), figures))
-    print_table(["LINK", "STATE", "ADMIN", "FIGURES"], rows)
+        rows.append((each["id"], "up" if each["up"] else "DOWN", _FOUND[each["found"]], each.get("admin", "enabled"), figures))
+    rows += [(each["ports"], "", "NOT DECLARED", "", "") for each in looked_for if not each["link"]]
+    print_table(["LINK", "STATE", "FOUND", "ADMIN", "FIGURES"], rows)
 
 
 @link.command()

@@ -40,6 +40,24 @@ def list_nodes(server: str, output: str) -> None:
     print_table(["NODE", "KIND", "SITE", "OPERATOR", "ADMIN"], rows)
 
 
+@node.command()
+@OUTPUT
+@SERVER
+def hosts(server: str, output: str) -> None:
+    """List the hosts that were seen at ports of the OpenFlow switches.
+
+    \b
+    Example:
+      bellhop node hosts
+    """
+    seen = ask(server, "GET", "/api/v1/discovery")["hosts"]
+    if output == "json":
+        print_json(seen)
+        return
+    rows = [(each["mac"], each["host"], f"{each['switch']}:{each['port']}", ", ".join(each["ips"]), each["silent_s"]) for each in seen]
+    print_table(["MAC", "HOST", "AT", "ADDRESSES", "SILENT (s)"], rows)
+
+
 def administer(server: str, subject: str, name: str, admin: str) -> None:
     """Set a node's or link's admin state and say what became of its services."""
     answer = ask(server, "PATCH", f"/api/v1/{subject}s/{quoted(name)}", {"admin": admin})

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from controller.network.model import Instant, given
 from controller.network.topology import Topology, UnknownName
 from controller.northbound import metrics
+from controller.northbound.discovered import as_found
 from controller.northbound.face import Face
 from controller.northbound.problems import as_problems
 from controller.northbound.same_origin import same_origin
@@ -150,6 +151,10 @@ def _link(topology: Topology, link_id: str) -> dict[str, Any]:
         "usable": topology.usable(link),
         "figures": figures,
     }
+
+
+async def get_discovery(request: web.Request) -> web.Response:
+    return _json(as_found(request.app[FACE].discovery))
 
 
 async def patch_admin(request: web.Request) -> web.Response:
@@ -360,6 +365,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 ROUTES = [
     web.get("/api/v1/topology", get_topology),
+    web.get("/api/v1/discovery", get_discovery),
     web.patch("/api/v1/nodes/{name}", patch_admin),
     web.patch("/api/v1/links/{name:.+}", patch_admin),
     web.get("/api/v1/routes/{kind}", get_route),

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from controller.northbound.discovered import discovered
 from controller.northbound.face import Face
 from controller.northbound.openflow_metrics import histogram, openflow
 from controller.services.service import TRANSITIONS
@@ -21,7 +22,7 @@ from controller.services.service import TRANSITIONS
 async def exposition(face: Face, accept: str = "") -> tuple[bytes, str]:
     """The page and its content type, in the format the scraper accepts. Of a large network it is made in turns with everything else."""
     families: list[Metric] = []
-    for part in (_controller, openflow, _services, _devices, _readings, _links):
+    for part in (_controller, openflow, _services, _devices, _readings, _links, discovered):
         for family in part(face):
             families.append(family)
             await asyncio.sleep(0)

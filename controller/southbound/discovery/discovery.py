@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from controller.southbound.device import BELLHOP_COOKIE_PREFIX, FlowRule
 from controller.southbound.discovery import lldp
 from controller.southbound.discovery.frames import VLAN_TAGS, MalformedFrame, parse
-from controller.southbound.discovery.hosts import ADVERTISEMENT, ARP, ICMPV6, IPV6, SOLICITATION, Hosts, News, sighting
+from controller.southbound.discovery.hosts import ADVERTISEMENT, ARP, ICMPV6, IPV6, SOLICITATION, Host, Hosts, News, sighting
 from controller.southbound.discovery.links import Change, End, Links, Pair
 from controller.southbound.discovery.liveness import Timing
 from controller.southbound.discovery.wiring import Disagreement, Wiring, compare, text
@@ -140,6 +140,11 @@ class Discovery:
     def edge(self, end: End) -> bool:
         """Whether hosts may be at this port: no switch is, neither found nor declared."""
         return end not in self.wiring.at and not self.links.joined(end)
+
+    def declared_host(self, host: Host) -> str | None:
+        """The name that the document has for a host."""
+        names = (self.wiring.addresses.get(text) for text in (host.mac, *map(str, host.ips)))
+        return next((name for name in names if name), None)
 
     def judge(self, now_s: float) -> None:
         """Once per interval, after every port had its hello: compare with the document, and forget what is old."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -213,3 +215,33 @@ async def test_a_fault_of_ours_keeps_its_inside_to_the_log(
     monkeypatch.setattr(type(controller.daemon.reconciler), "read", broken)
     answer = await controller.ask("GET", "/api/v1/devices/s1", 500)
     assert "secret" not in str(answer) and "a secret of the inside" in caplog.text
+
+
+async def looked_up(controller: Any, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """What discovery says, once it is what is wanted."""
+    async with asyncio.timeout(20):
+        while True:
+            found: dict[str, Any] = await controller.ask("GET", "/api/v1/discovery")
+            if wanted(found):
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def test_what_is_found_stands_beside_what_is_declared(controller: Any) -> None:
+    found = await looked_up(controller, lambda found: all(each["found"] for each in found["links"]))
+    assert {each["link"]: each["ports"] for each in found["links"]} == {
+        "ethernet:s1--s2": "s1:11 - s2:11",
+        "ethernet:s2--s3": "s2:12 - s3:12",
+        "ethernet:s1--s3": "s1:13 - s3:13",
+    }
+    assert found["enabled"] and not (found["disagreements"] or found["loops"] or found["one_way"] or found["neighbours"])
+    await controller.network.ping("h1", "h2", 1)
+    (host,) = (await controller.ask("GET", "/api/v1/discovery"))["hosts"]
+    assert (host["host"], host["ips"], host["switch"], host["port"]) == ("h1", ["10.0.0.1"], "s1", 1)
+    switches = controller.network.switches
+    switches["s1"].attach(11, lambda frame: None)  # a cable that dies in silence
+    switches["s2"].attach(11, lambda frame: None)
+    told = (await looked_up(controller, lambda found: bool(found["disagreements"])))["disagreements"]
+    assert told == [{"kind": "missing", "subject": "ethernet:s1--s2", "declared": "s1:11 - s2:11", "found": []}]
+    links = {each["id"]: each["up"] for each in (await controller.ask("GET", "/api/v1/topology"))["links"] if each["kind"] == "ethernet"}
+    assert [link for link, up in links.items() if not up] == ["ethernet:s1--s2"]
