@@ -32,7 +32,11 @@ def openflow(face: Face) -> Iterator[Metric]:
     yield connected
     for name, text, value in (
         ("sessions", "OpenFlow sessions that were given to a driver.", counted.sessions),
-        ("refused", "OpenFlow sessions refused: unknown or taken datapath id, a wrong certificate for it, a newer master.", counted.refused),
+        (
+            "refused",
+            "OpenFlow sessions refused: unknown or taken datapath id, a wrong certificate for it, a newer master.",
+            counted.refused,
+        ),
         ("tls_refused", "Connections that ended before OpenFlow began: no certificate, or a wrong one.", counted.tls_refused),
         ("malformed", "OpenFlow sessions closed for a malformed message.", counted.malformed),
         ("undecodable", "OpenFlow messages of a known type that could not be decoded and were skipped.", counted.undecodable),
