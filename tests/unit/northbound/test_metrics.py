@@ -74,6 +74,30 @@ async def test_the_figures_are_true(controller: Any) -> None:
     assert value(text, "bellhop_loop_lag_seconds_bucket", le="+Inf") == probes
 
 
+async def test_a_services_traffic_and_its_ports_are_counted_at_the_next_reading(controller: Any) -> None:
+    await controller.ask("POST", "/api/v1/services", 201, json={"kind": "connectivity", "request": {"ends": ["h1", "h4"]}})
+    await controller.serving("connectivity-1")
+    switch = controller.daemon.devices["s1"]
+    await switch.read()
+    before = await page(controller)
+    await controller.network.hosts["h1"].ping(controller.network.hosts["h4"].ip)
+    await switch.read()
+    after = await page(controller)
+    more = {
+        name: value(after, name, **labels) - value(before, name, **labels)
+        for name, labels in (
+            ("bellhop_service_packets_total", {"device": "s1", "service": "connectivity-1"}),
+            ("bellhop_service_bytes_total", {"device": "s1", "service": "connectivity-1"}),
+            ("bellhop_port_received_packets_total", {"device": "s1", "port": "1"}),
+            ("bellhop_port_sent_bytes_total", {"device": "s1", "port": "1"}),
+        )
+    }
+    assert more["bellhop_service_packets_total"] >= 4, "a question after the address and an echo, and their answers"
+    assert more["bellhop_service_bytes_total"] > 60 * more["bellhop_service_packets_total"] / 2
+    assert more["bellhop_port_received_packets_total"] >= 2
+    assert more["bellhop_port_sent_bytes_total"] > 0
+
+
 async def test_open_metrics_when_asked_for(controller: Any) -> None:
     async with controller.http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}) as response:
         assert response.content_type == "application/openmetrics-text"
