@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncssh
 import pytest
+from netconf_peers import HELLO, PASSWORD, REPLY, Process, chunked, credentials, scripted
 
 from controller.southbound.device import (
     Changed,
@@ -31,7 +32,6 @@ from controller.southbound.netconf.session import Credentials, Session, open_ses
 from controller.southbound.session import SessionError
 from topologies.emulation.optical_switch import OPTICAL_SWITCH, EmulatedOpticalSwitch
 
-PASSWORD = "sesame"
 pytestmark = pytest.mark.timeout(30)
 
 
@@ -40,12 +40,6 @@ async def switch() -> AsyncIterator[EmulatedOpticalSwitch]:
     switch = EmulatedOpticalSwitch("ocs1", 32, switching_time_s=0.01)
     yield switch
     await switch.close()
-
-
-def credentials(tmp_path: Path, port: int, public_key: str, password: str | None = PASSWORD, client_key: Path | None = None) -> Credentials:
-    known_hosts = tmp_path / f"known_hosts-{port}"
-    known_hosts.write_text(f"[127.0.0.1]:{port} {public_key}\n")
-    return Credentials("bellhop", known_hosts, client_key, password)
 
 
 async def login(switch: EmulatedOpticalSwitch, tmp_path: Path) -> tuple[int, Credentials]:
@@ -275,39 +269,6 @@ async def test_an_unknown_host_key_is_refused(switch: EmulatedOpticalSwitch, tmp
 
 # Servers that lie.
 
-Process = asyncssh.SSHServerProcess[bytes]
-HELLO = frame(rpc.hello([rpc.BASE_1_0, rpc.BASE_1_1], 1), chunked=False)
-
-
-@asynccontextmanager
-async def liar(tmp_path: Path, lie: Callable[[Process], Awaitable[None]]) -> AsyncIterator[tuple[int, Credentials]]:
-    class Anyone(asyncssh.SSHServer):
-        def begin_auth(self, username: str) -> bool:
-            return False
-
-    async def serve(process: Process) -> None:
-        with suppress(OSError, asyncssh.Error):
-            await lie(process)
-        process.close()
-
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    server = await asyncssh.listen(
-        "127.0.0.1", 0, config=None, server_factory=Anyone, server_host_keys=[key], process_factory=serve, encoding=None, line_editor=False
-    )
-    try:
-        port = server.get_port()
-        yield port, credentials(tmp_path, port, key.export_public_key().decode().strip())
-    finally:
-        server.close()
-        await server.wait_closed()
-
-
-def chunked(text: str) -> bytes:
-    return frame(text.encode(), chunked=True)
-
-
-REPLY = f'<rpc-reply xmlns="{rpc.BASE}" message-id="%s">%s</rpc-reply>'
-
 
 @pytest.mark.parametrize(
     ("answer", "why"),
@@ -344,7 +305,7 @@ async def test_a_lying_reply_costs_that_session_only(switch: EmulatedOpticalSwit
         process.stdout.write(answer)
         await process.stdin.read()
 
-    async with driven(switch, tmp_path) as (honest, _), liar(tmp_path, lie) as (port, theirs):
+    async with driven(switch, tmp_path) as (honest, _), scripted(tmp_path, lie) as (port, theirs):
         async with running(port, theirs, timeout_s=0.5) as (driver, events):
             assert await next_event(events) == Connected("ocs1")
             with pytest.raises(Unreachable) as lost:
@@ -373,7 +334,7 @@ async def test_a_lying_hello_is_no_session(tmp_path: Path, greeting: bytes, why:
         process.stdout.write(greeting)
         await process.stdout.drain()
 
-    async with liar(tmp_path, lie) as (port, theirs), running(port, theirs) as (driver, events):
+    async with scripted(tmp_path, lie) as (port, theirs), running(port, theirs) as (driver, events):
         event = await next_event(events)
         assert isinstance(event, Disconnected) and why in event.reason
         assert not driver.connected and driver.link.sessions_opened == 0
@@ -383,7 +344,7 @@ async def test_silence_is_no_session(tmp_path: Path) -> None:
     async def lie(process: Process) -> None:
         await process.stdin.read()
 
-    async with liar(tmp_path, lie) as (port, theirs):
+    async with scripted(tmp_path, lie) as (port, theirs):
         with pytest.raises(SessionError, match=r"no hello within 0.2 s"):
             async with open_session("127.0.0.1", port, theirs, timeout_s=0.2):
                 pass
