@@ -93,9 +93,10 @@ class OpenFlowListener:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)  # meanwhile the last sessions begin, and own their connections
         for session in self._sessions:
             session.cancel()
-        await asyncio.gather(self._accepting, *self._sessions, return_exceptions=True)
+        await asyncio.gather(*self._sessions, return_exceptions=True)
         self._socket.close()
 
     @contextmanager

@@ -33,6 +33,7 @@ from controller.southbound.openflow.messages import (
     RoleRequest,
 )
 from topologies.emulation import pki
+from topologies.emulation.openflow_switch import EmulatedSwitch
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -187,7 +188,8 @@ async def test_random_and_mutated_messages_harm_no_other_session(caplog: pytest.
                 assert admitted.channels[1] is other and not other.closed_because
                 assert listener.counters.undecodable > 100
                 assert listener.counters.malformed > 1
-                assert caplog.text.count("left aside") <= 20 * listener.counters.sessions, "who sends nonsense does not fill the log"
+                complaints = caplog.text.count("left aside") + caplog.text.count("no request that is open")
+                assert complaints <= 20 * listener.counters.sessions, "who sends nonsense does not fill the log"
 
 
 async def test_a_stale_master_is_refused_and_told_of() -> None:
@@ -285,6 +287,19 @@ async def test_a_certificate_for_a_datapath_is_good_for_no_other(tmp_path: Path)
                 await until(lambda: bool(told))
             assert told == ["its certificate is for datapath 0000000000000001; give it one of its own"]
             assert admitted.ever == 1
+
+
+async def test_an_emulated_switch_brings_its_certificate(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    async with OpenFlowListener("127.0.0.1", 0, tls=server_tls(ours.certificate, ours.key, ours.authority)) as listener:
+        with Admitted(listener, 1) as admitted:
+            switch = EmulatedSwitch("s1", 1, [1, 2], ("127.0.0.1", listener.port), tls=ours.switch("s1"))
+            running = asyncio.create_task(switch.run())
+            await until(lambda: 1 in admitted.channels)
+            assert sorted(port for port in admitted.channels[1].ports if port < 10) == [1, 2]
+            assert await admitted.channels[1].request(BarrierRequest()) == [BarrierReply()]
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 def test_datapath_ids_are_found_in_common_and_dns_names() -> None:
