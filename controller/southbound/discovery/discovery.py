@@ -85,12 +85,16 @@ class Discovery:
     _datapaths: dict[str, int] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     """Declared links that were found once."""
+    _undeclared: set[Pair] = field(default_factory=set)
+    """Links that were found and are not declared; and, below, declared ones that are not found."""
+    _absent: set[Pair] = field(default_factory=set)
     _told: dict[tuple[str, End], float] = field(default_factory=dict)
     _stale: bool = True
     """Whether the comparison with the document is older than what is known."""
 
     def __post_init__(self) -> None:
         self.links = Links(self.timing, self.first_nonce)
+        self._absent = set(self.wiring.links)
         self._datapaths = {name: datapath for datapath, name in self.wiring.datapaths.items()}
 
     def connected(self, switch: str) -> None:
@@ -223,6 +227,7 @@ class Discovery:
     def _link(self, pair: Pair, found: bool) -> None:
         link = self.wiring.links.get(pair)
         self.publish("link.found" if found else "link.lost", ports=text(pair), **({"link": link} if link else {}))
+        (self._absent if link else self._undeclared).symmetric_difference_update({pair})
         if link and found:
             self._seen.add(link)
         for each in {link, *(self.wiring.at.get(end) for end in pair)} - {None}:
@@ -239,7 +244,7 @@ class Discovery:
 
     def _compare(self) -> None:
         known = {switch for switch, judged in self._sessions.items() if judged >= self.timing.settled_hellos}
-        found = compare(self.wiring, self.links.links, known)
+        found = compare(self.wiring, self._undeclared, self._absent, known)
         # Of a switch that is away, or has only just come, nothing new is known.
         told = {each.subject for each in found}
         found |= {
@@ -247,7 +252,7 @@ class Discovery:
             for each in self.disagreements - found
             if each.kind == "missing"
             and each.subject not in told
-            and self.wiring.cables[each.subject] not in self.links.links
+            and self.wiring.cables[each.subject] in self._absent
             and not known.issuperset(switch for switch, _ in self.wiring.cables[each.subject])
         }
         told = {each.subject for each in found}

@@ -75,24 +75,23 @@ def text(pair: Pair) -> str:
     return " - ".join(f"{switch}:{port}" for switch, port in pair)
 
 
-def compare(wiring: Wiring, found: Collection[Pair], known: Collection[str]) -> frozenset[Disagreement]:
-    """Where the found links are other than the declared ones. Only between `known` switches is what was not found missing."""
-    others: dict[str, list[Pair]] = defaultdict(list)
+def compare(wiring: Wiring, undeclared: Iterable[Pair], absent: Collection[Pair], known: Collection[str]) -> frozenset[Disagreement]:
+    """What it means that links were found which are `undeclared`, and declared ones are `absent`: missing only between `known` switches."""
+    others: dict[str, list[str]] = defaultdict(list)
     disagreements = set()
-    for pair in found:
-        if pair in wiring.links or frozenset(switch for switch, _ in pair) in wiring.vague:
+    for pair in undeclared:
+        if frozenset(switch for switch, _ in pair) in wiring.vague:
             continue
-        at = {wiring.at[end] for end in pair if end in wiring.at}
-        wrong = {link for link in at if wiring.cables[link] not in found}
+        wrong = {link for end in pair if (link := wiring.at.get(end)) and wiring.cables[link] in absent}
         for link in wrong:
-            others[link].append(pair)
+            others[link].append(text(pair))
         if not wrong:
-            there = _declared_there(wiring, pair)
-            disagreements.add(Disagreement("unexpected", text(pair), there, (text(pair),)))
-    for link, pair in wiring.cables.items():
+            disagreements.add(Disagreement("unexpected", text(pair), _declared_there(wiring, pair), (text(pair),)))
+    for pair in absent:
+        link = wiring.links[pair]
         if link in others:
-            disagreements.add(Disagreement("miswired", link, text(pair), tuple(sorted(text(each) for each in others[link]))))
-        elif pair not in found and all(switch in known for switch, _ in pair):
+            disagreements.add(Disagreement("miswired", link, text(pair), tuple(sorted(others[link]))))
+        elif all(switch in known for switch, _ in pair):
             disagreements.add(Disagreement("missing", link, text(pair)))
     return frozenset(disagreements)
 
