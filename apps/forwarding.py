@@ -2,12 +2,13 @@
 
 Per direction, the switch at the source lets packets in (source and destination MAC, and the port) and addresses its ARP requests and
 neighbour solicitations for the destination to the destination alone; from there on one rule per switch carries all of them. Nothing is
-flooded, and nothing waits for the controller: addresses are still resolved when it is dead.
+flooded, and nothing waits for the controller: addresses are still resolved when it is dead. It answers in the target's name only where
+these rules are not: a host that has moved asks from another port.
 
 A host's `vlan` is that of its access port. Its frames are untagged there, carry the tag between switches, and are joined only with a host
 of the same VLAN; a tagged frame from such a host is dropped. Hosts without `vlan` are joined as by a wire: tags of their own pass.
 
-Fast failover needs no controller either. The working path and the protection path share no switch (or no link) between the hosts' switches.
+Fast failover needs no controller either. The working path and the protection path share no switch (or no link) between the hosts' own.
 Every switch of the working path has a group: onwards while that port is live, else back by the port the packet came in. The switches
 behind send it back further, and the first one puts it on the protection path, as it does by itself when its own link is cut (crankback).
 So any one link between switches may be cut, or any one switch in between fail where the paths share none; the hosts' own links are not
@@ -25,19 +26,29 @@ from pydantic import Field
 
 from controller.network.model import Node, parse_end
 from controller.routing.classical import ClassicalRoute, classical, disjoint_pair
-from controller.services.app import App, FlowRule, Item, Ledger, NoRoute, Plan, Request, Reservation, State, Topology, cookie
-from controller.southbound.device import (
+from controller.services.app import (
     GROUP_NUMBERS,
     METER_BURST,
     METER_KBPS,
     METER_NUMBERS,
     METER_STATS,
     Actions,
+    App,
     Band,
     Bucket,
+    FlowRule,
     Group,
     GroupType,
+    Item,
+    Ledger,
     Meter,
+    NoRoute,
+    Plan,
+    Request,
+    Reservation,
+    State,
+    Topology,
+    cookie,
 )
 
 PACKET_PRIORITY = 1000

@@ -24,22 +24,52 @@ from pydantic import BaseModel, ConfigDict
 from controller.network.topology import Topology, UnknownName
 from controller.routing.refusal import NoRoute
 from controller.services.ledger import Ledger, Reservation
-from controller.southbound.device import BELLHOP_COOKIE_PREFIX, CrossConnect, FlowRule, Item, KeyRelay, Match, State
+from controller.southbound.device import (
+    BELLHOP_COOKIE_PREFIX,
+    GROUP_NUMBERS,
+    METER_BURST,
+    METER_KBPS,
+    METER_NUMBERS,
+    METER_STATS,
+    Actions,
+    Band,
+    Bucket,
+    CrossConnect,
+    FlowRule,
+    Group,
+    GroupType,
+    Item,
+    KeyRelay,
+    Match,
+    Meter,
+    State,
+)
 from controller.southbound.openflow.codec import encode, rebuffered
 from controller.southbound.openflow.messages import NO_BUFFER, FlowCommand, FlowMod, Message, PacketIn, PacketOut, Port, Port13
 
 __all__ = [
+    "GROUP_NUMBERS",
+    "METER_BURST",
+    "METER_KBPS",
+    "METER_NUMBERS",
+    "METER_STATS",
     "NO_BUFFER",
+    "Actions",
     "App",
+    "Band",
+    "Bucket",
     "Companion",
     "CrossConnect",
     "FlowCommand",
     "FlowMod",
     "FlowRule",
+    "Group",
+    "GroupType",
     "Item",
     "KeyRelay",
     "Ledger",
     "Message",
+    "Meter",
     "NoRoute",
     "PacketApp",
     "PacketIn",
