@@ -159,7 +159,7 @@ async def test_what_the_server_tells_of_itself_is_what_its_module_says(switch: E
         await session.call(rpc.lock("candidate"))
         told = (await session.call(rpc.get())).data
     assert told is not None
-    switch.schema.check(told, state=True)
+    switch.schema.check(told)
     (holder,) = told.iter(rpc.q(MONITORING, "locked-by-session"))
     assert holder.text == str(session.session_id)
 

@@ -153,13 +153,13 @@ async def test_pipelined_operations_each_get_their_reply(switch: EmulatedOptical
             session.call(rpc.get_config("running")),
             session.call(rpc.unlock("running")),
             session.call(rpc.discard_changes()),
-            session.call(rpc.element(rpc.BASE, "copy-config")),
+            session.call(rpc.element(rpc.BASE, "delete-config")),
             return_exceptions=True,
         )
-    read, unlocked, discarded, copied = results
+    read, unlocked, discarded, deleted = results
     assert isinstance(read, rpc.Reply) and read.data is not None and isinstance(discarded, rpc.Reply) and discarded.ok
     assert isinstance(unlocked, RpcRefusedError) and unlocked.errors[0].tag == "operation-failed"
-    assert isinstance(copied, RpcRefusedError) and copied.errors[0].tag == "operation-not-supported"
+    assert isinstance(deleted, RpcRefusedError) and deleted.errors[0].tag == "operation-not-supported"
 
 
 async def test_subscriptions(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:

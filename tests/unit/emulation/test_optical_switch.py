@@ -262,10 +262,10 @@ def test_what_is_told_of_the_state_is_what_the_modules_say(model: Model) -> None
     switch.set_power(2, -3.0)
     told = config("")
     told.extend(make() for make in switch.state().values())
-    switch.schema.check(told, state=True)
+    switch.schema.check(told)
     with pytest.raises(FaultError):
         told[1][0][0].text = "0"
-        switch.schema.check(told, state=True)
+        switch.schema.check(told)
 
 
 def test_what_was_found_good_is_not_looked_at_again(switch: EmulatedOpticalSwitch) -> None:

@@ -118,7 +118,7 @@ async def test_what_is_told_of_the_state_is_what_the_modules_say(switch: Emulate
     switch.set_power("drop-1", input_dbm=None, output_dbm=-7.126)
     told = etree.Element("config")
     told.extend(merge_state(switch.schema, switch.datastores.running, [make() for make in switch.state().values()]))
-    switch.schema.check(told, state=True)
+    switch.schema.check(told)
     assert [leaf.text for leaf in told.iter(f"{{{WAVELENGTH_ROUTER}}}oper-status")] == ["UP", "DOWN"]
     assert [leaf.text for leaf in told.iter(f"{{{LINE_COMMON}}}instant")] == ["-60.00", "-60.00", "-60.00", "-7.13", *["-60.00"] * 4]
     assert [entry.findtext(f"{{{PLATFORM}}}name") for entry in told.iter(f"{{{PLATFORM}}}component")] == list(switch.ports)

@@ -144,8 +144,11 @@ class Datastores:
     async def close(self) -> None:
         """Undo a commit that nobody confirmed, as a restart of the device does."""
         async with self._changing:
-            if self._trial is not None:
-                await self._undo(self._trial.session_id, "cancel")
+            trial = self._trial
+            if trial is not None:
+                await self._undo(trial.session_id, "cancel")
+        if trial is not None:
+            await asyncio.wait((trial.expiry,))
 
     def _refuse_locked(self, session_id: int, target: str) -> None:
         holder = self.locks.get(target, session_id)

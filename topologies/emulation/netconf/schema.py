@@ -65,22 +65,12 @@ class Schema:
             self._context.parse_module(text, libyang.SchemaFormat.YANG)
         self._context.clean_all_errors()
 
-    def check(self, config: Element, *, whole: bool = True, state: bool = False) -> None:
-        """Raise FaultError when what is in `config` breaks a module.
-
-        Without `whole` only names and values count, not what must be there besides; `state` lets operational state stand among it.
-        """
+    def check(self, config: Element, *, whole: bool = True) -> None:
+        """Raise FaultError when what is in `config` breaks a module; without `whole` only by its names and values, not by what it lacks."""
         text = b"".join(etree.tostring(child, with_tail=False) for child in config).decode()
-        parsing, validation = libyang.ParseOptions.Strict, libyang.ValidationOptions.NoState
-        if not state:
-            parsing |= libyang.ParseOptions.NoState
-        if not whole:
-            parsing |= libyang.ParseOptions.ParseOnly
+        parsing = libyang.ParseOptions.Strict if whole else libyang.ParseOptions.Strict | libyang.ParseOptions.ParseOnly
         try:
-            if state and whole:
-                self._context.parse_data(text, libyang.DataFormat.XML, parsing)
-            else:
-                self._context.parse_data(text, libyang.DataFormat.XML, parsing, validation)
+            self._context.parse_data(text, libyang.DataFormat.XML, parsing)
         except libyang.ErrorWithCode as broken:
             errors = list(self._context.errors())
             self._context.clean_all_errors()
