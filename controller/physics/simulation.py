@@ -31,6 +31,8 @@ _EVENTS_OF_ONE, _LEAST_EVENTS = 320, 20_000_000
 """Pairs that are made at most: so many for each of the 1/error^2 deliveries that an exponential time would take, but not too few."""
 _SLOWEST, _BINS = 4, 32
 """Links whose waits are controls, and sums over segments that are."""
+_OFTEN = 30
+"""Segments that survived, and that were lost, before a sum over them is believed: one that is hardly ever lost tells of nothing but itself."""
 _FIGURES = 4
 """Of a delivery, before the controls: time, what is kept of XX and YY and of ZZ, fidelity."""
 
@@ -72,14 +74,15 @@ def mean_delivery(chain: Played, standard_error: float) -> Estimate | None:
 
     None when that is too little for a hundred deliveries.
     """
-    controls = _SLOWEST + _BINS
+    columns = _FIGURES + _SLOWEST + _BINS
     links = len(chain.means_s)
     slow = np.full(links, -1)
     slowest = np.argsort(-chain.means_s, kind="stable")[:_SLOWEST]
     slow[slowest] = _FIGURES + np.arange(len(slowest))
     grown = np.concatenate(([0.0], np.cumsum(-np.log(chain.success))))
     grown *= (_BINS - 1) / max(grown[-1], 1e-300)
-    sums, products = np.zeros(_FIGURES + controls), np.zeros((_FIGURES + controls, _FIGURES + controls))
+    sums, products = np.zeros(columns), np.zeros((columns, columns))
+    outcomes = np.zeros((2, _BINS), np.int64)
     left = max(_LEAST_EVENTS, int(_EVENTS_OF_ONE / standard_error**2))
     budget = left // 10
     deliveries, wanted = 0, _FIRST_DELIVERIES
@@ -98,20 +101,22 @@ def mean_delivery(chain: Played, standard_error: float) -> Estimate | None:
             budget,
             sums,
             products,
+            outcomes,
         )
         deliveries += played
         left -= events
         if deliveries < _LEAST_DELIVERIES and (left <= 0 or 30 * deliveries < _LEAST_DELIVERIES):
             return None
-        estimate = _estimate(sums, products, deliveries)
+        believed = np.concatenate((np.arange(_SLOWEST), _SLOWEST + np.flatnonzero(outcomes.min(axis=0) >= _OFTEN)))
+        estimate = _estimate(sums, products, deliveries, _FIGURES + believed)
         short = max(estimate.time_error, estimate.fidelity_error) / standard_error
         if left <= 0 or (deliveries >= _FIRST_DELIVERIES and short <= 1):
             return estimate
         budget = left
-        wanted = max(_LEAST_DELIVERIES, _FIRST_DELIVERIES - deliveries, math.ceil(deliveries * min(3.0, 1.05 * short**2 - 1)))
+        wanted = max(_LEAST_DELIVERIES, _FIRST_DELIVERIES - deliveries, math.ceil(deliveries * min(0.5, 1.05 * short**2 - 1)))
 
 
-def _estimate(sums: Floats, products: Floats, deliveries: int) -> Estimate:
+def _estimate(sums: Floats, products: Floats, deliveries: int, controls: Ints) -> Estimate:
     means = sums / deliveries
     spread = products / deliveries - np.outer(means, means)
     _, kept_xy, kept_z, fidelity = (float(value) for value in means[:_FIGURES])
@@ -119,7 +124,7 @@ def _estimate(sums: Floats, products: Floats, deliveries: int) -> Estimate:
     # what a control tells is taken from all the rest, one after the other; matrices this small are no work for BLAS and its threads
     least = 1e-9 * np.diag(spread)
     used = 0
-    for control in range(_FIGURES, len(means)):
+    for control in controls.tolist():
         if spread[control, control] > least[control]:
             slopes = spread[:, control] / spread[control, control]
             slopes[control] = 0.0
@@ -180,11 +185,13 @@ def _play(
     budget: int,
     sums: Floats,
     products: Floats,
+    outcomes: Ints,
 ) -> tuple[int, int]:
     """(deliveries, events) of at most `wanted` and about `budget`, after `before` deliveries of earlier calls.
 
     Adds the figures and controls of each to `sums` and their products to `products`. slow: of every link, which control is what its waits
-    exceed their mean by, or -1. grown: of every link a number such that a segment's control is that of its last minus that of its first.
+    exceed their mean by, or -1. grown: of every link a number such that a segment's sum is that of its last minus that of its first; of each
+    sum, `outcomes` counts the segments lost and those that survived.
     """
     links = len(means_s)
     log_miss = np.log1p(-np.minimum(attempts_s / means_s, 1 - 1e-16))
@@ -253,7 +260,9 @@ def _play(
                             failures += 1
                 first_of[last], last_of[first] = first, last
                 if expected < 1.0:
-                    row[_FIGURES + _SLOWEST + int(grown[last] - grown[first])] += survived - expected
+                    sum_at = int(grown[last] - grown[first])
+                    row[_FIGURES + _SLOWEST + sum_at] += survived - expected
+                    outcomes[int(survived), sum_at] += 1
             for each in range(failures):
                 if pending[failed[each]] < np.inf:
                     continue  # lost with one that was measured at the same time

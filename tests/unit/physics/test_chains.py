@@ -247,6 +247,27 @@ def test_the_simulation_meets_the_markov_chain(links: int, attempt_s: float) -> 
     assert found.state.coefficients == pytest.approx(exact.state.coefficients, abs=0.002)
 
 
+def test_the_standard_error_told_is_that_of_many_chains() -> None:
+    """Against exact figures: stations that nearly always and that seldom succeed, few deliveries."""
+    from controller.physics import chains
+
+    off = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        links = int(rng.integers(3, 8))
+        attempt_s = float(rng.choice([0.0, 0.3]))
+        rates_hz, success = tuple((10 ** rng.uniform(0, 0.5, links)).tolist()), tuple(rng.uniform(0.3, 1, links - 1).tolist())
+        memories = (20.0,) * (links + 1)
+        case = Case(rates_hz, (attempt_s,) * links, success, memories, memories, (0.0,) * links)
+        exact = case.delivered()
+        assert exact.error == EXACT
+        found = chains._simulated(chains._Chain(*chain_of(case), case.delays_s), 0.02)
+        told = float(found.error.removeprefix("standard error ").split("%")[0]) / 100
+        off.append((found.rate_hz / exact.rate_hz - 1) / told)
+    assert np.abs(off).max() < 4
+    assert 0.8 < math.sqrt(np.mean(np.square(off))) < 1.25
+
+
 def test_a_simulation_says_how_far_off_it_is() -> None:
     case = long_case(1)
     fine, coarse = case.delivered(), case.delivered(standard_error=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from itertools import product
 from unittest.mock import patch
 
@@ -99,3 +100,24 @@ def test_within_a_hundredth_of_the_optimum_in_99_of_100_cases(seed: int, network
     print(f"{len(shares)} cases, {len(misses)} misses, shares of the optimum: {misses}")
     assert len(shares) > networks / 2
     assert len(misses) <= len(shares) / 100
+
+
+def test_a_long_chain_is_simulated_and_says_how_well() -> None:
+    nodes = {f"n{number}": Node(kind="repeater", t2_s=20.0, swap=Swap(success=0.8, fidelity=0.99)) for number in range(13)}
+    links = [
+        Link(kind="entanglement", id=f"l{number}", ends=(f"n{number}", f"n{number + 1}"), rate_hz=50.0 + 7 * number, fidelity=0.98)
+        for number in range(12)
+    ]
+    topology = Topology("line", nodes, links)
+    route = entanglement(topology, "n0", "n12", model="on-demand")
+    finely = chains.deliver(
+        [chains.Link(link.rate_hz or 0, werner(0.98)) for link in links],
+        [chains.Node(Memory(math.inf, 20.0), 0.8, 0.99)] * 13,
+        standard_error=0.002,
+    )
+    assert route.rate_hz == pytest.approx(finely.rate_hz, rel=0.02)
+    assert route.fidelity == pytest.approx(finely.state.fidelity, rel=0.02)
+    told = next(line for line in route.to_json()["explanation"] if "standard error" in line)  # type: ignore[attr-defined]
+    errors = [float(each) for each in re.findall(r"([\d.]+)%", told)]
+    assert len(errors) == 2
+    assert all(0 < error <= 0.75 for error in errors)
