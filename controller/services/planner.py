@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -241,6 +242,10 @@ class Planner:
         self.jobs = 0
         self.restarts = 0
 
+    def start(self) -> None:
+        """Have the worker there, and ready, before there is something to plan."""
+        self._executor.submit(os.getpid)
+
     async def plan(
         self, service: Service, topology: Topology, ledger: Ledger, now_s: float, but: Mapping[str, Entry | None] | None = None
     ) -> Plan:
@@ -357,7 +362,27 @@ async def _whole(topology: Topology) -> tuple[bytes, int]:
 
 
 def _own_pool() -> Executor:
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_controller)
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    """Runs in the worker, before its first job."""
+    _end_with_controller()
+    # in a thread, so that what needs no compiled search does not wait for one that was never compiled on this machine
+    threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+
+
+def _warm_up() -> None:
+    """Load, or compile, what the first entangled route would wait for: routes along a chain that is long enough to be simulated."""
+    from controller.network.model import Link, Node, Swap
+    from controller.physics.chains import EXACT_LINKS
+    from controller.routing.entanglement import entanglement
+
+    names = [f"r{number}" for number in range(EXACT_LINKS + 2)]
+    links = [Link(kind="entanglement", id=f"{a}{b}", ends=(a, b), rate_hz=1.0, fidelity=0.99) for a, b in pairwise(names)]
+    topology = Topology("warm-up", {name: Node(kind="repeater", swap=Swap(success=0.9)) for name in names}, links)
+    entanglement(topology, names[0], names[-1], min_fidelity=0.5)
+    entanglement(topology, names[0], names[-1], model="on-demand")
 
 
 def _end_with_controller() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -248,3 +251,27 @@ async def test_a_service_without_a_name_gets_the_next_free_number(net: Running) 
     assert first == ["key-1", "key-2", "key-3", "key-4"]
     net.book.commit([], ["key-1", "key-4"])
     assert (await net.desk.create("key", KEY)).id == "key-4", "what was counted past is not counted again"
+
+
+def test_a_worker_that_is_started_loads_what_the_first_entangled_route_would_wait_for() -> None:
+    """In a process of its own: here others may have loaded it."""
+    script = """
+from controller.services import planner
+planner._warm_up()
+from controller.physics import simulation
+from controller.routing.entangled import buffered, searches
+print(*(len(kernel.nopython_signatures) for kernel in (simulation._play, searches.explore, searches.widest, buffered._purified)))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert run.stdout.split() == ["1"] * 4
+
+
+def test_a_planner_that_is_started_has_its_worker_before_its_first_job() -> None:
+    planner = Planner()
+    try:
+        before = set(multiprocessing.active_children())
+        planner.start()
+        assert len(set(multiprocessing.active_children()) - before) == 1
+        assert planner.jobs == 0
+    finally:
+        planner.close()
