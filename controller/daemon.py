@@ -78,7 +78,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         events = EventLog()
         discovery = None if observe else _discovery(topology, settings, events.publish)
         switches = {device.name: device for device in devices.values() if isinstance(device, OpenFlowSwitch)}
-        book = Book(store, dict.fromkeys(switches, _standing(settings)) if discovery else {})
+        book = Book(store, dict.fromkeys(switches, _standing(settings, apps)) if discovery else {})
         listener.on_refused = lambda datapath_id, why: _refused(topology, events, datapath_id, why)
         desk: Desk
         reconciler = Reconciler(
@@ -171,8 +171,10 @@ def _discovery(topology: Topology, settings: Settings, publish: Publish) -> Disc
     return Discovery(declared(topology), key, publish, timing=timing, first_nonce=secrets.randbits(63))
 
 
-def _standing(settings: Settings) -> tuple[FlowRule, ...]:
-    return (LLDP_RULE, *HOST_RULES) if settings.discovery.hosts else (LLDP_RULE,)
+def _standing(settings: Settings, apps: list[PacketApp]) -> tuple[FlowRule, ...]:
+    """The rules of discovery; a packet app that takes every packet that nobody asked to be carried is given ARP, too."""
+    hosts = settings.discovery.hosts and not any(() in app.packets for app in apps)
+    return (LLDP_RULE, *HOST_RULES) if hosts else (LLDP_RULE,)
 
 
 def _learn(face: Face, discovery: Discovery, neighbours: Neighbours, switch: OpenFlowSwitch, packet: PacketIn) -> None:

@@ -32,7 +32,8 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
       network: my-network.yaml
       store: bellhop.db
       api: {port: 8480}
-      openflow: {port: 6653}
+      openflow: {host: 192.0.2.1, port: 6653, tls: {ca: ca.crt, cert: controller.crt, key: controller.key}}
+      apps: [apps.learning_switch]
       netconf: {username: bellhop, client_key: id_ed25519, known_hosts: known_hosts}
       kme: {ca: ca.crt, cert: controller.crt, key: controller.key}
     """

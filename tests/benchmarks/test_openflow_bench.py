@@ -74,7 +74,6 @@ def bellhop(directory: Path, switches: int) -> Iterator[Subject]:
     (directory / "network.yaml").write_text(f"name: load\nnodes:\n{nodes}")
     (directory / "controller.yaml").write_text(
         "network: network.yaml\nstore: bellhop.db\napi: {port: 0}\nopenflow: {port: 0}\napps: [apps.learning_switch]\n"
-        "discovery: {hosts: false}\n"
     )
     command = [sys.executable, "-c", "from controller.cli import main; main()", "run", "--config", str(directory / "controller.yaml")]
     with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:

@@ -108,7 +108,7 @@ def test_the_learning_switch_on_a_real_switch(switch: OpenVSwitch, hosts: dict[s
     """Hosts reach each other, by rules that are the app's: the controller neither repairs nor reports them, and clears them up after it."""
     for number in (1, 2):
         switch.vsctl("add-port", "br0", f"v{number}", "--", "set", "interface", f"v{number}", f"ofport_request={number}")
-    controller = Controller(netns, tmp_path, "openflow: {port: 6653}\napps: [apps.learning_switch]\ndiscovery: {enabled: false}\n")
+    controller = Controller(netns, tmp_path, "openflow: {port: 6653}\napps: [apps.learning_switch]\n")
     controller.start()
     try:
         switch.connect("tcp:127.0.0.1:6653")
