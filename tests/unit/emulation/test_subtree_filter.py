@@ -39,3 +39,23 @@ def test_subtree_filters(wanted: str, selected: list[str]) -> None:
     assert [etree.tostring(element, method="c14n") for element in found] == [
         etree.tostring(etree.fromstring(text), method="c14n") for text in selected
     ]
+
+
+PORTS = "<ports xmlns='urn:t' xmlns:a='urn:a'><port name='1' a:side='in'><dbm>-3</dbm></port><port name='2'><dbm>-3</dbm></port></ports>"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("<ports xmlns='urn:t'><port name='2'/></ports>", ["2"]),
+        ("<ports xmlns='urn:t'><port name='2'><dbm>-3</dbm></port></ports>", ["2"]),
+        ("<ports xmlns='urn:t'><port><dbm>-3</dbm></port></ports>", ["1", "2"]),
+        ("<ports xmlns='urn:t'><port name='3'/></ports>", []),
+        ("<ports xmlns='urn:t' xmlns:b='urn:a'><port b:side='in'/></ports>", ["1"]),
+        ("<ports xmlns='urn:t'><port side='in'/></ports>", []),
+        ("<ports><port name='1'><dbm/></port><port name='2'/></ports>", ["1", "2"]),
+    ],
+)
+def test_filters_by_attribute(wanted: str, names: list[str]) -> None:
+    found = subtree_filter([etree.fromstring(PORTS)], etree.fromstring(f"<filter>{wanted}</filter>"))
+    assert [port.get("name") for root in found for port in root] == names

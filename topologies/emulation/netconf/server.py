@@ -288,6 +288,7 @@ class _Wire:
                 if answer is not None:
                     self.send(answer)
                 await self.process.stdout.drain()
+                await asyncio.sleep(0)  # one read may have brought a hundred messages, and there are other sessions
         except (FramingError, rpc.MessageError, TimeoutError):
             return  # RFC 6242 4.2: a broken stream is closed, there is nobody to tell
 
