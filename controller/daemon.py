@@ -67,6 +67,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         stack.callback(store.close)
         planner = Planner(stack.enter_context(executor(settings.planner.executor)))
         stack.callback(planner.close)
+        planner.start()
         # As generation serves when the controller was started: of two that think they are master, the later one is.
         claim = (Role.SLAVE if observe else Role.MASTER, time.time_ns() // 1_000_000)
         door = settings.openflow
