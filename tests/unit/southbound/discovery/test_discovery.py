@@ -127,6 +127,27 @@ def test_nothing_is_concluded_about_switches_that_are_away() -> None:
     assert kinds(net.discovery.disagreements) == [("missing", S1_S2)]  # nor is it mended by leaving
 
 
+def test_hellos_that_could_not_leave_are_not_missed() -> None:
+    net = Wired(RING)
+    net.run()
+    for _ in range(20):
+        for end in [(name, port) for name in net.pipelines for port in PORTS]:
+            net.discovery.greet(*end, "02:ff:00:00:00:01", lambda frame: False)
+    assert net.run(3) == [] and net.link_states == []
+
+
+def test_a_hello_under_way_when_its_port_or_switch_went_is_left_aside() -> None:
+    for going in (lambda discovery: discovery.port_changed("s2", 1, False), lambda discovery: discovery.disconnected("s2")):
+        net = Wired(RING)
+        net.run()
+        recorded: list[bytes] = []
+        net.discovery.greet("s2", 1, "02:ff:00:00:00:01", lambda frame, kept=recorded: not kept.append(frame))
+        going(net.discovery)
+        for _ in range(3):
+            assert net.discovery.packet_in("s1", 1, recorded[0], net.now_s)
+        assert net.discovery.counters.replayed == 0, "nobody waits for it, so nobody can be deceived by it"
+
+
 def test_loops_are_told_and_are_no_links() -> None:
     net = Wired(RING + HOSTS, [*RING, ("s1:3", "s1:4"), ("s3:3", "s3:3")])
     events = net.run()
