@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import ClassVar, Protocol
 
 from lxml import etree
@@ -173,49 +172,55 @@ class NetconfDevice:
             return
         async with self._changing:
             with self.link.session() as session:
-                async with self._locked(session) as held:
+                held, locked = await self._lock(session)
+                last: list[Element] = []
+                try:
                     config = self._model.edit(held, diff)
                     if config is not None:
-                        await self._edit(session, config, diff, keep)
+                        await self._call(session, *self._edit(config, keep))
+                        if keep:
+                            commit = [rpc.commit()] if self._target == "candidate" else []
+                            last = [*commit, rpc.get_config("running", self._model.configuration())]
+                finally:
+                    outcomes = await self._release(session, last, locked)
+                if last:
+                    *_, seen = self._accepted(outcomes[: len(last)])
+                    self._believe(seen, diff)
 
-    @asynccontextmanager
-    async def _locked(self, session: Session) -> AsyncIterator[frozenset[Item]]:
-        """What the device holds while nobody else can change it: both datastores are locked, since others may edit the running one."""
-        targets = tuple(dict.fromkeys(("running", self._target)))
-        outcomes: list[rpc.Reply | RpcRefusedError] = []
+    async def _lock(self, session: Session) -> tuple[frozenset[Item], list[Datastore]]:
+        """What the device holds while nobody else can change it. Both datastores are locked, as others may edit the running one."""
+        targets: list[Datastore] = ["running", "candidate"] if self._target == "candidate" else ["running"]
         try:
             outcomes = await session.pipeline(*map(rpc.lock, targets), rpc.get_config("running", self._model.configuration()))
-            *_, read = self._accepted(outcomes)
-            yield self._model.items(_data(read))
-        finally:
-            held = [target for target, outcome in zip(targets, outcomes, strict=False) if isinstance(outcome, rpc.Reply)]
-            if held:
-                await self._undo(session, *map(rpc.unlock, reversed(held)))
-            elif not outcomes:
-                session.end("a lock was not answered")
-
-    async def _edit(self, session: Session, config: Element, diff: Diff, keep: bool) -> None:
-        read_back = rpc.get_config("running", self._model.configuration())
-        if self._target == "running":
-            test_option: rpc.TestOption | None = None if keep else "test-only"
-            error_option: rpc.ErrorOption | None = "rollback-on-error" if "atomic" in self.capabilities else None
-            edit = rpc.edit_config("running", config, test_option=test_option, error_option=error_option)
-            *_, seen = await self._call(session, edit, read_back)
-            if keep:
-                self._believe(seen, diff)
-            return
-        settled = False
+        except BaseException:
+            session.end("the locks were not answered")
+            raise
+        locked = [target for target, outcome in zip(targets, outcomes, strict=False) if isinstance(outcome, rpc.Reply)]
         try:
-            # To validate an edit that was refused does no harm. To commit one that was half made would.
-            validate = [rpc.validate("candidate")] if "validate" in self.capabilities else []
-            await self._call(session, rpc.edit_config("candidate", config), *validate)
-            if keep:
-                *_, seen = await self._call(session, rpc.commit(), read_back)
-                self._believe(seen, diff)
-                settled = True
-        finally:
-            if not settled:
-                await self._undo(session, rpc.discard_changes())
+            *_, read = self._accepted(outcomes)
+            return self._model.items(_data(read)), locked
+        except BaseException:
+            await self._release(session, [], locked)
+            raise
+
+    def _edit(self, config: Element, keep: bool) -> list[Element]:
+        if self._target == "candidate":
+            # To validate an edit that was refused does no harm. To commit one that was half made would: that is sent when this is answered.
+            return [rpc.edit_config("candidate", config), *([rpc.validate("candidate")] if "validate" in self.capabilities else [])]
+        test_option: rpc.TestOption | None = None if keep else "test-only"
+        error_option: rpc.ErrorOption | None = "rollback-on-error" if "atomic" in self.capabilities else None
+        return [rpc.edit_config("running", config, test_option=test_option, error_option=error_option)]
+
+    async def _release(self, session: Session, last: list[Element], locked: list[Datastore]) -> list[rpc.Reply | RpcRefusedError]:
+        """Send `last`, and in the same go give up what was not committed (after a commit that is nothing) and the locks; all the answers."""
+        discard = [rpc.discard_changes()] if "candidate" in locked else []
+        try:
+            outcomes = await session.pipeline(*last, *discard, *map(rpc.unlock, reversed(locked))) if locked else []
+            self._accepted(outcomes[len(last) :])
+        except Exception:  # to be cancelled does no harm: all of it is on its way
+            session.end("the locks could not be given up")  # without a session the device gives them up itself
+            raise
+        return outcomes
 
     def _believe(self, seen: rpc.Reply, diff: Diff) -> None:
         """Raise Refused unless a device that confirmed the change was then seen to have made it."""
@@ -224,14 +229,6 @@ class NetconfDevice:
         wrong += [f"{item} is still there" for item in diff.remove if item in held]
         if wrong:
             raise Refused(self.name, f"it confirmed the change, yet read back {'; '.join(wrong)}")
-
-    async def _undo(self, session: Session, *operations: Element) -> None:
-        try:
-            await self._call(session, *operations)
-        except BaseException:
-            # Without a session the device itself gives up the locks and what was not committed.
-            session.end(f"{etree.QName(operations[0]).localname} failed")
-            raise
 
 
 def _data(reply: rpc.Reply) -> Element:
