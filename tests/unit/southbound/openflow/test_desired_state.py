@@ -35,7 +35,7 @@ from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.openflow.codec import encode
 from controller.southbound.openflow.groups import GroupCommand, GroupDescRequest, GroupMod, MeterCommand, MeterConfigRequest, MeterMod
 from controller.southbound.openflow.listener import OpenFlowListener
-from controller.southbound.openflow.messages import SEND_FLOW_REMOVED, FlowCommand, FlowMod, FlowStatsRequest
+from controller.southbound.openflow.messages import SEND_FLOW_REMOVED, FlowCommand, FlowMod, FlowStatsRequest, Type
 from topologies.emulation import openflow_switch as emulated
 from topologies.emulation.openflow.errors import OpenFlowError
 from topologies.emulation.openflow.pipeline import Pipeline
@@ -237,17 +237,31 @@ async def test_new_rules_are_there_before_old_ones_go() -> None:
     async with bench() as net:
         await net.make(frozenset({GROUP, METER, RULE}))
         apply = net.pipeline.apply
+        kinds: list[int] = []
 
-        def watched(message: object, now_s: float = 0.0) -> object:
+        def watched(message: bytes, now_s: float = 0.0) -> object:
             done = apply(message, now_s)
+            kinds.append(message[1])
             assert net.pipeline.send(FRAME, 1), "no frame is lost while the way changes"
             return done
 
         net.pipeline.apply = watched  # type: ignore[assignment, method-assign]
         other = replace(GROUP, number=GROUP.number + 1)
         await net.make(frozenset({other, FlowRule(4, (("in_port", 1),), (("group", other.number),), OURS)}))
+        assert kinds == [Type.GROUP_MOD, Type.FLOW_MOD, Type.FLOW_MOD, Type.GROUP_MOD, Type.METER_MOD], "a group takes no rule along"
         assert [group.number for group in net.pipeline.groups] == [other.number]
         assert not net.pipeline.meters
+
+
+async def test_a_switch_that_lost_its_groups_is_given_them_in_a_new_session() -> None:
+    async with bench() as net:
+        await net.make(frozenset({GROUP}))
+        net.pipeline.groups.delete(GROUP.number)
+        assert net.driver._channel
+        net.driver._channel.stop("the test ends the session")
+        await net.connected()
+        await net.driver.apply(Diff("s1", add=(GROUP,)))
+        assert held(net.pipeline) == held(filled(Pipeline(PORTS), {GROUP}))
 
 
 async def test_the_controllers_meter_has_no_owner_but_the_one_who_remembers() -> None:
