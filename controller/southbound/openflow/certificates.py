@@ -24,7 +24,9 @@ def server_tls(certificate: Path, key: Path, authority: Path) -> Callable[[], ss
         seen, context = _stamps(files), _context(*files)
     except OSError as error:
         named = ", ".join(map(str, files))
-        raise OSError(f"the certificates of the OpenFlow port ({named}) cannot be used: {error}; see openflow.tls in the settings") from error
+        raise OSError(
+            f"the certificates of the OpenFlow port ({named}) cannot be used: {error}; see openflow.tls in the settings"
+        ) from error
 
     def current() -> ssl.SSLContext:
         nonlocal seen, context
