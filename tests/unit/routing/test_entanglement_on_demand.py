@@ -103,7 +103,7 @@ def test_within_a_hundredth_of_the_optimum_in_99_of_100_cases(seed: int, network
 
 
 def test_a_long_chain_is_simulated_and_says_how_well() -> None:
-    nodes = {f"n{number}": Node(kind="repeater", t2_s=20.0, swap=Swap(success=0.8, fidelity=0.99)) for number in range(13)}
+    nodes = {f"n{number}": Node(kind="repeater", t2_s=20.0, swap=Swap(success=0.5, fidelity=0.99)) for number in range(13)}
     links = [
         Link(kind="entanglement", id=f"l{number}", ends=(f"n{number}", f"n{number + 1}"), rate_hz=50.0 + 7 * number, fidelity=0.98)
         for number in range(12)
@@ -112,7 +112,7 @@ def test_a_long_chain_is_simulated_and_says_how_well() -> None:
     route = entanglement(topology, "n0", "n12", model="on-demand")
     finely = chains.deliver(
         [chains.Link(link.rate_hz or 0, werner(0.98)) for link in links],
-        [chains.Node(Memory(math.inf, 20.0), 0.8, 0.99)] * 13,
+        [chains.Node(Memory(math.inf, 20.0), 0.5, 0.99)] * 13,
         standard_error=0.002,
     )
     assert route.rate_hz == pytest.approx(finely.rate_hz, rel=0.02)
