@@ -125,19 +125,19 @@ async def test_what_is_found_is_the_wiring(ring: Ring) -> None:
     # The rule is taken away by hand: the reconciler puts it back, and the link is found as before.
     await asyncio.to_thread(ring.ovs.ofctl, "del-flows", "dl_type=0x88cc")
     await until(lambda: "0xbe11d15c00000001" in ring.ovs.flows())
-    await settled(ring, found(*CABLES), lambda: ring.up(S1_S2))
+    await settled(ring, found(*CABLES), lambda: ring.up(S1_S2) and not ring.discovery.disagreements)
 
     # One side of a cable is taken down.
     await ring.ip("link", "set", "s1-1", "down")
-    await settled(ring, found(*CABLES[1:]), lambda: [each["link"] for each in ring.told("link.missing")][-1:] == [S1_S2])
+    await settled(ring, found(*CABLES[1:]), lambda: [each.subject for each in ring.discovery.disagreements] == [S1_S2])
     assert not ring.up(S1_S2)
     await ring.ip("link", "set", "s1-1", "up")
     await settled(ring, found(*CABLES), lambda: ring.up(S1_S2) and not ring.discovery.disagreements)
 
     # A cable carries one way only, and no port says so.
     await asyncio.to_thread(ring.mod_port, "s3", 2, "no-receive")
-    await settled(ring, found(CABLES[0], CABLES[2]), lambda: bool(ring.told("link.unidirectional")))
-    assert ring.told("link.unidirectional") == [{"heard": "s3:2", "hears": "s2:2"}] and not ring.up("ethernet:s2--s3")
+    await settled(ring, found(CABLES[0], CABLES[2]), lambda: ring.discovery.links.one_way == {(("s3", 2), ("s2", 2))})
+    assert ring.told("link.unidirectional")[-1:] == [{"heard": "s3:2", "hears": "s2:2"}] and not ring.up("ethernet:s2--s3")
     assert not [each for each in ring.told("port.down") if each["device"] == "s3"]
     await asyncio.to_thread(ring.mod_port, "s3", 2, "receive")
     await settled(ring, found(*CABLES), lambda: ring.up("ethernet:s2--s3"))
