@@ -242,10 +242,33 @@ async def test_a_commit_under_way_is_finished_before_the_switch_closes(
             await change
 
 
-@pytest.mark.parametrize("address", ["ocs1", "ocs1:", ":830", "ocs1:0", "ocs1:65536", "ocs1:ssh"])
-def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="host:port"):
-        NetconfDevice("ocs1", address, Credentials("bellhop", tmp_path), OpticalSwitch)
+async def test_a_device_that_vanished_is_noticed_without_asking_it(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
+    """Between the two is a wire that is cut: no byte passes any more, and nobody says so."""
+    port, ours = await login(switch, tmp_path)
+    wires: list[asyncio.Task[None]] = []
+    over = asyncio.Event()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        wires.extend(asyncio.create_task(pass_on(*ends)) for ends in ((reader, far_writer), (far_reader, writer)))
+        await over.wait()
+        for each in (far_writer, writer):
+            each.transport.abort()
+
+    async with await asyncio.start_server(join, "127.0.0.1", 0) as wire:
+        through = wire.sockets[0].getsockname()[1]
+        ours.known_hosts.write_text(f"[127.0.0.1]:{through} {switch.host_public_key}\n")
+        async with open_session("127.0.0.1", through, ours, keepalive_s=0.05) as session:
+            await session.call(rpc.get_config("running"))
+            for each in wires:
+                each.cancel()
+            assert await asyncio.wait_for(session.notifications.get(), 10) is None
+            assert "connection broke" in (session.lost or "")
+        over.set()
 
 
 async def test_an_unknown_host_key_is_refused(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
