@@ -126,7 +126,11 @@ def test_two_paths_are_found_whenever_there_are_two(network: Topology, disjoint:
 def test_while_rules_come_in_stages_a_packet_arrives_or_stops(network: Topology, disjoint: str) -> None:
     """Also when a link is cut meanwhile: once the entrance is set, all that the packet may meet is there."""
     both = protected(network, disjoint)
-    hops = {item.hop for items in both.desired.values() for item in items if isinstance(item, FlowRule)}
+    rules = [(name, item) for name, items in both.desired.items() for item in items if isinstance(item, FlowRule)]
+    entrances = {(name, dict(rule.match)["in_port"]) for name, rule in rules if not rule.hop}
+    links = (network.link(both.route["links"][0]), network.link(both.route["links"][-1]))
+    assert entrances == {(link.b.node, int(link.b.port or 0)) for link in links}, "alone in the last stage"
+    hops = {rule.hop for _, rule in rules}
     for stage in sorted(hops, reverse=True):
         part = {name: tuple(i for i in items if not isinstance(i, FlowRule) or i.hop >= stage) for name, items in both.desired.items()}
         for cut in ([], *([link] for link in both.route["links"][1:-1])):

@@ -50,6 +50,16 @@ async def test_a_neighbour_is_solicited_once_and_pinged() -> None:
         assert network.hop_limit == 255
 
 
+async def test_a_question_from_beyond_the_link_is_not_answered() -> None:
+    a, b, said = joined()
+    await a.ping("fd00::b")
+    question, before = said[0], len(said)
+    b.receive(question[:21] + b"\xfe" + question[22:])
+    assert len(said) == before, "a router has lowered its hop limit (RFC 4861, 7.1.1)"
+    b.receive(question)
+    assert len(said) == before + 1
+
+
 @pytest.mark.parametrize("at", [15, 22, 30, 40, 54, 57, 62, 80])
 async def test_what_is_damaged_or_for_another_is_not_answered(at: int) -> None:
     a, b, said = joined()

@@ -30,6 +30,8 @@ async def test_a_host_believes_what_it_is_told(address: str) -> None:
         told = answer(said[0], known)
         assert told is not None
         assert len(told) >= 60
+        if ":" in address:
+            assert told[78:86] == b"\x02\x01" + packed(B), "the target's link-layer address, as an option"
         host.receive(told)
         await pinging
     assert len(said) == 2
