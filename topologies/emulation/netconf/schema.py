@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import oopt_gnpy_libyang as libyang  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from lxml import etree
 
 from topologies.emulation.netconf import yang
 from topologies.emulation.netconf.fault import FaultError
+
+try:
+    import oopt_gnpy_libyang as libyang
+except ImportError as missing:
+    raise ImportError(
+        "emulated NETCONF devices check their data with libyang, which this Python lacks: install oopt-gnpy-libyang, or use Python 3.11 to 3.13"
+    ) from missing
 
 Element = etree._Element
 
