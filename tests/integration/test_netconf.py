@@ -195,6 +195,20 @@ async def test_without_a_candidate_the_running_datastore_is_edited(switch: Emula
         assert "data-exists" in fault and switch.cross_connects == {(1, 17)}
 
 
+async def test_a_device_that_only_writes_promises_no_more(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
+    lacking = ("candidate", "confirmed-commit", "validate", "rollback-on-error", "notification", "interleave")
+    switch.capabilities = tuple(each for each in switch.capabilities if not any(name in each for name in lacking))
+    async with driven(switch, tmp_path) as (driver, _):
+        assert driver.capabilities == {"power"}
+        await driver.apply(adding((1, 17)))
+        assert await driver.check(adding((2, 17))) == [], "it cannot be asked"
+        with pytest.raises(Refused, match="data-exists"):
+            await driver.apply(adding((2, 17)))
+        await driver.apply(Diff("ocs1", add=(CrossConnect(2, 17),), remove=(CrossConnect(1, 17),)))
+        assert switch.cross_connects == {(2, 17)}
+        assert driver.notifications == 0
+
+
 async def test_base_1_0_framing(switch: EmulatedOpticalSwitch, tmp_path: Path) -> None:
     switch.capabilities = tuple(set(switch.capabilities) - {rpc.BASE_1_1})
     async with driven(switch, tmp_path) as (driver, _):
