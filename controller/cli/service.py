@@ -42,6 +42,14 @@ def service() -> None:
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="key: the most trusted nodes.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="key: a node to keep off; may be given again.")
 @click.option("--max-loss", type=Finite(0), metavar="DB", help="lightpath: loss budget.")
+@click.option(
+    "--protection",
+    type=click.Choice(["none", "fast-failover"]),
+    help="connectivity: fast-failover keeps a second path in the switches, taken without the controller when a link of the first is cut.",
+)
+@click.option("--disjoint", type=click.Choice(["node", "link"]), help="connectivity: what the two paths may not share.")
+@click.option("--rate-mbps", type=Finite(0), metavar="MBPS", help="connectivity: capacity to promise, each way.")
+@click.option("--max-rate-kbps", type=click.IntRange(1), metavar="KBPS", help="connectivity: what is above it is dropped where it enters.")
 @click.option("--for", "for_s", type=Finite(0, min_open=True), metavar="SECONDS", help="Remove the service after so long.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change on which device.")
 @click.option("--wait", "wait_s", type=Finite(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be ACTIVE.")
@@ -54,10 +62,11 @@ def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: boo
     Examples:
       bellhop service create key alice bob --wait 20
       bellhop service create lightpath alice/q9 bob/q9
-      bellhop service create connectivity h1 h4 --priority 5
+      bellhop service create connectivity h1 h4 --protection fast-failover
     """
     given = {"rate_bps": options["rate"], "shares": options["shares"], "max_trusted_nodes": options["max_trusted_nodes"]}
     given |= {"avoid": list(options["avoid"]) or None, "max_loss_db": options["max_loss"], "prefer": options["prefer"]}
+    given |= {name: options[name] for name in ("protection", "disjoint", "rate_mbps", "max_rate_kbps")}
     request = {"ends": [src, dst]} | {name: value for name, value in given.items() if value is not None}
     body = {"kind": kind, "request": request, "name": options["name"], "priority": options["priority"]}
     if options["for_s"] is not None:
@@ -116,6 +125,12 @@ def told(item: dict[str, Any]) -> str:
             match = ",".join(f"{name}={value}" for name, value in item["match"])
             actions = ",".join(f"{name}:{value}" for name, value in item["actions"]) or "drop"
             return f"flow cookie={item['cookie']:#x} table={item['table']} priority={item['priority']} {match or 'any'} actions={actions}"
+        case "group":
+            ways = ["+".join(f"{name}:{value}" for name, value in bucket["actions"]) or "drop" for bucket in item["buckets"]]
+            return f"group {item['number']:#x} of type {item['type']}: {' or '.join(ways) or 'drop'}"
+        case "meter":
+            unit = "packets/s" if item["flags"] & 2 else "kbit/s"
+            return f"meter {item['number']}: at most {' and '.join(str(band['rate']) for band in item['bands'])} {unit}"
         case _:
             way = f"{item['left'] or item['saes'][0]} <-> {item['right'] or item['saes'][1]}"
             return f"relay for {item['service']} share {item['share'] + 1}/{item['shares']}: {way}, {item['rate_bps']:.6g} bit/s each way"
