@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.services.stages import Stage, stages
-from controller.southbound.device import GROUP_NUMBERS, METER_NUMBERS, CrossConnect, Diff, FlowRule, Group, Item, KeyRelay, Meter, diff
+from controller.southbound.device import (
+    GROUP_NUMBERS,
+    METER_NUMBERS,
+    CrossConnect,
+    Diff,
+    FlowRule,
+    Group,
+    Item,
+    KeyRelay,
+    MediaChannel,
+    Meter,
+    diff,
+)
 
 PORTS = st.integers(1, 4)
 CROSS = st.builds(CrossConnect, PORTS, PORTS.map(lambda port: port + 4))
@@ -102,3 +114,11 @@ def test_a_diff_makes_of_a_device_what_is_wanted_and_leaves_the_rest(
     assert added.isdisjoint(item.key for item in change.remove), "what is replaced is not removed as well"
     assert all(not item.ours and item not in once_wanted for item in change.foreign)
     assert diff("A", frozenset(after), present, once_wanted - present).empty, "the second diff finds nothing to do"
+
+
+def test_a_media_channel_closes_with_the_first_cross_connects_and_opens_when_the_way_behind_it_is_built() -> None:
+    old, new = MediaChannel(1, "1", "2", 10, 20), MediaChannel(1, "1", "3", 30, 40)
+    built, lit = CrossConnect(1, 5), CrossConnect(2, 6)
+    cut = stages([Diff("wss", add=(new,), remove=(old,)), Diff("far", add=(built,)), Diff("near", add=(lit,))], {("far", 1, 5): 1})
+    assert [sorted(stage) for stage in cut] == [["wss"], ["far"], ["near", "wss"]]
+    assert (cut[0]["wss"].remove, cut[2]["wss"].add) == ((old,), (new,))
