@@ -98,6 +98,9 @@ def _wait(server: str, answer: dict[str, Any], wait_s: float) -> dict[str, Any]:
     return answer
 
 
+_GROUPS = {0: "all", 1: "select", 2: "indirect", 3: "fast failover"}
+
+
 def _print_dry_run(answer: dict[str, Any], output: str) -> None:
     if output == "json":
         print_json(answer)
@@ -127,7 +130,7 @@ def told(item: dict[str, Any]) -> str:
             return f"flow cookie={item['cookie']:#x} table={item['table']} priority={item['priority']} {match or 'any'} actions={actions}"
         case "group":
             ways = ["+".join(f"{name}:{value}" for name, value in bucket["actions"]) or "drop" for bucket in item["buckets"]]
-            return f"group {item['number']:#x} of type {item['type']}: {' or '.join(ways) or 'drop'}"
+            return f"group {item['number']} ({_GROUPS.get(item['type'], item['type'])}): {' | '.join(ways) or 'drop'}"
         case "meter":
             unit = "packets/s" if item["flags"] & 2 else "kbit/s"
             return f"meter {item['number']}: at most {' and '.join(str(band['rate']) for band in item['bands'])} {unit}"
