@@ -18,6 +18,7 @@ COMMANDS = {
     "device": ("controller.cli.device:device", "What devices hold, should hold, and the difference."),
     "node": ("controller.cli.node:node", "Nodes of the live network: list, drain, enable; ping between emulated hosts."),
     "link": ("controller.cli.link:link", "Links of the live network: list, drain, enable; cut an emulated fibre."),
+    "fault": ("controller.cli.fault:fault", "Bend, tap or misalign an emulated fibre; list and undo faults."),
     "event": ("controller.cli.event:event", "Follow what happens in the live network."),
     "doctor": ("controller.cli.doctor:doctor", "Say what this machine has and lacks for each way to run Bellhop."),
 }

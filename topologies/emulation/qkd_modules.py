@@ -36,61 +36,78 @@ class ModuleEnd:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
+    """`live`: the light arrives. `qber` is None where nothing is measured."""
+
     live: bool
     rate_bps: float
-    qber: float
+    qber: float | None
 
 
 class EmulatedQkdLink:
-    """The QKD link `link` between two modules. `resync_s` is how long a link that goes live takes before key flows.
+    """The QKD link `link` between two modules. `resync_s` is how long the modules take to find each other before key flows: after an
+    interruption of their light, however short, and at the beginning unless they are `synchronised`. Errors and loss that leave no key do
+    not part them.
 
     A block that one of the KMEs does not take is lost, as on a real link; the KMEs agree on what both have.
     """
 
-    def __init__(self, link: str, ends: tuple[ModuleEnd, ModuleEnd], setting: Setting, resync_s: float = 0.0) -> None:
+    def __init__(
+        self, link: str, ends: tuple[ModuleEnd, ModuleEnd], setting: Setting, resync_s: float = 0.0, *, synchronised: bool = False
+    ) -> None:
         self.link = link
         self._ends = ends
         self._setting = setting
         self._resync_s = resync_s
+        self._synchronised = synchronised and setting.live
         self._changed = asyncio.Event()
+        self._made_bytes = 0.0
+        """What was made and is in no block yet: a change of rate does not lose it, an interruption does."""
 
     @property
     def setting(self) -> Setting:
         return self._setting
 
-    def set(self, live: bool, rate_bps: float, qber: float) -> None:
-        """Change the link at once: the fibre was cut or joined, or somebody is listening. Both KMEs are told."""
+    def set(self, live: bool, rate_bps: float, qber: float | None, *, interrupted: bool = False) -> None:
+        """Change the link at once: the fibre was cut or joined, or somebody is listening. Both KMEs are told. `interrupted`: the light takes
+        another way than before."""
+        if interrupted or not live:
+            self._synchronised = False
         self._setting = Setting(live, rate_bps, qber)
         self._changed.set()
 
     async def run(self) -> None:
         """Make key and report, until cancelled."""
-        synchronised = False
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             while True:
                 self._changed.clear()
                 setting = self._setting
-                flowing = setting.live and setting.rate_bps > 0
-                if flowing and not synchronised:
+                if setting.live and not self._synchronised:
+                    self._made_bytes = 0.0
                     await self._tell(session, "links", _report(setting, up=False))
-                    if await _set_within(self._changed, self._resync_s):
+                    if self._changed.is_set() or await _set_within(self._changed, self._resync_s):
                         continue
-                synchronised = flowing
-                await self._work(session, setting, up=flowing)
+                    self._synchronised = True
+                await self._work(session, setting, up=setting.live and setting.rate_bps > 0)
 
     async def _work(self, session: aiohttp.ClientSession, setting: Setting, *, up: bool) -> None:
         """Until the setting changes: make a block whenever one is due, and report between blocks that are far apart."""
         loop = asyncio.get_running_loop()
-        interval_s = max(BLOCK_S, LEAST_BLOCK_BYTES * 8 / setting.rate_bps) if up else math.inf
-        begun_at = loop.time()
-        due_at, made_bytes = begun_at + interval_s, 0
+        bytes_per_s = setting.rate_bps / 8 if up else 0.0
+        block_bytes = max(LEAST_BLOCK_BYTES, bytes_per_s * BLOCK_S)
+        counted_at = loop.time()
         await self._tell(session, "links", _report(setting, up=up))
-        while not await _set_within(self._changed, min(REPORT_S, max(0.0, due_at - loop.time()))):
-            if loop.time() < due_at:
+        while True:
+            due_s = (block_bytes - self._made_bytes) / bytes_per_s - (loop.time() - counted_at) if up else math.inf
+            changed = await _set_within(self._changed, min(REPORT_S, max(0.0, due_s)))
+            now = loop.time()
+            self._made_bytes, counted_at = self._made_bytes + bytes_per_s * (now - counted_at), now
+            if changed:
+                return
+            if not up or self._made_bytes < block_bytes:
                 await self._tell(session, "links", _report(setting, up=up))
                 continue
-            due_bytes = math.floor(setting.rate_bps * (loop.time() - begun_at) / 8) - made_bytes
-            made_bytes, due_at = made_bytes + due_bytes, due_at + interval_s
+            due_bytes = math.floor(self._made_bytes)
+            self._made_bytes -= due_bytes
             for start in range(0, due_bytes, MOST_BLOCK_BYTES):
                 # At least the size of the smallest block, so that no remainder is too small for a KME to take.
                 size = max(LEAST_BLOCK_BYTES, min(MOST_BLOCK_BYTES, due_bytes - start))
