@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
-METRO = Path(__file__).parents[2] / "topologies" / "metro.py"
+TREE = Path(__file__).parents[2]
+METRO = TREE / "topologies" / "metro.py"
 MN = Path(sys.executable).with_name("mn")
 
 SCRIPT = r"""
 set -e
+mount -t tmpfs none /mnt && mkdir /mnt/tree && mount --bind "$TREE" /mnt/tree
 mount -t tmpfs none /tmp  # when Mininet fails, it removes files there by pattern
+mkdir -p "$TREE" && mount --bind /mnt/tree "$TREE"  # the tree may be below /tmp
 ip link set lo up
 export HOME=/tmp OVS_RUNDIR=/tmp OVS_DBDIR=/tmp OVS_LOGDIR=/tmp
 ovsdb-tool create /tmp/conf.db /usr/share/openvswitch/vswitch.ovsschema
@@ -41,7 +44,12 @@ def test_mn_runs_the_classical_part() -> None:
     namespaces = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     mn = (str(MN), "--custom", str(METRO), "--topo", "metro")
     done = subprocess.run(
-        [*namespaces, "bash", "-c", SCRIPT, "bash", *mn], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
+        [*namespaces, "bash", "-c", SCRIPT, "bash", *mn],
+        env={**os.environ, "TREE": str(TREE)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

@@ -4,6 +4,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from controller.cli import bellhop
@@ -20,10 +21,13 @@ def test_its_network_is_right() -> None:
     assert key(network, "alice", "bob", max_trusted_nodes=0, segments=["relay"]).paths[0].links == ("qkd:alice--bob",)
 
 
-def test_its_commands_on_paper_work() -> None:
-    block = README[README.index("    bellhop check my-network.yaml") : README.index("Two networks come with Bellhop")]
+def test_its_commands_on_paper_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, name in re.findall(r"^ {4}(\S+: \[.*\]) +# (\S+\.yaml)$", README, flags=re.MULTILINE):
+        Path(name).write_text(text)
+    block = README[README.index("    bellhop check my-network.yaml") : README.index("`--at 2026")]
     commands = [re.split(r"\s{2,}", line.strip())[0].split()[1:] for line in block.strip().splitlines()]
-    assert len(commands) == 7
+    assert len(commands) == 10
     for words in commands[1:]:
         done = CliRunner().invoke(bellhop, words)
         assert done.exit_code == 0, (words, done.output)
