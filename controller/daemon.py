@@ -18,6 +18,7 @@ from controller.network.model import Link
 from controller.network.topology import Topology
 from controller.northbound.api import serve
 from controller.northbound.face import Face
+from controller.routing.light.plant import build
 from controller.services import packets
 from controller.services.app import PacketApp
 from controller.services.desired import Book
@@ -90,6 +91,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
             observe=observe,
             sweep_s=settings.reconciler.sweep_s,
             verdict_s=settings.reconciler.verdict_s,
+            plant=partial(build, topology),
         )
         desk = Desk(topology, book, planner, reconciler, events, store)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time(), discovery)

@@ -329,12 +329,13 @@ class Desk:
         return self._plans.ledger()
 
     def light_order(self) -> dict[tuple[str, int, int], int]:
-        """Cross-connects (switch, ingress, egress) numbered along their lightpaths, the one at the source 0."""
+        """What joins two ports (switch, ingress, egress) numbered along their lightpaths, what is at the source 0."""
         return {
-            (each["switch"], each["ingress"], each["egress"]): number
+            (each["switch"], each["ingress"], each["egress"]): each.get("place", number)
             for service in map(self.book.services.__getitem__, sorted(self.book.index.lit))
             if service.plan is not None
-            for number, each in enumerate(service.plan.route["cross_connects"])
+            for kind in ("cross_connects", "media_channels")
+            for number, each in enumerate(service.plan.route.get(kind, ()))
         }
 
     def survives_for_s(self, service: Service) -> float | None:

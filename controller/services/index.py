@@ -29,7 +29,7 @@ class Index:
     """Ids of services.
 
     `touching` by node or link of their plans, `on` by device of their plans, `needing` by companion, `in_state` by state, `alike` by kind
-    and request; `timed` have an end, `lit` have cross-connects, `noted` are ACTIVE with a reason.
+    and request; `timed` have an end, `lit` have cross-connects or media channels, `noted` are ACTIVE with a reason.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Index:
             sets.put(key, after.id)
         if after.end_s is not None:
             self.timed.add(after.id)
-        if after.plan is not None and after.plan.route.get("cross_connects"):
+        if after.plan is not None and (after.plan.route.get("cross_connects") or after.plan.route.get("media_channels")):
             self.lit.add(after.id)
         if after.state == "ACTIVE" and after.reason:
             self.noted.add(after.id)

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
+from controller.network.topology import Topology
+from controller.routing.light.plant import Plant, build
 from controller.services.app import cookie
 from controller.services.desired import Book, Desired
 from controller.services.deviations import Deviations
+from controller.services.light_safety import Join, after, dark, unsafe
 from controller.services.stages import stages
 from controller.services.turn import Turn, together
 from controller.southbound.device import (
@@ -101,6 +104,8 @@ class Reconciler:
     observe: bool = False
     sweep_s: float = 30.0
     verdict_s: float = 0.0
+    plant: Callable[[], Plant] = lambda: build(Topology("unknown", {}, []))
+    """What is at the ports of optical switches, for the rules of safety."""
     views: dict[str, DeviceView] = field(default_factory=dict)
     rounds: int = 0
     _dirty: set[str] = field(default_factory=set)
@@ -268,6 +273,8 @@ class Reconciler:
         results = await together(self._check_one(name, change, refused) for name, change in sorted(work.items()))
         failed = {name for name, passed in zip(sorted(work), results, strict=True) if not passed}
         _drop(work, failed, set(refused))
+        self._refuse(work, [change.whole for change in work.values()], self._joins(work), refused)
+        _drop(work, set(), set(refused))
         return failed
 
     async def _check_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
@@ -315,27 +322,61 @@ class Reconciler:
         failed: set[str] = set()
         touched: set[str] = set()
         wholes = [change.whole for change in work.values()]
-        for stage in await asyncio.to_thread(stages, wholes, self.light_order()):  # pure, and long when there is much to do
-            calls: Work = {}
-            turn = Turn()
-            for name, whole in stage.items():
-                owners = work[name].owners
-                part = _within(replace(whole, foreign=work[name].whole.foreign), owners)
-                if not part.empty:
-                    calls[name] = Change(part, owners)
-                await turn.pause()
+        joins = self._joins(work)
+        # pure, and long when there is much to do
+        cut = await asyncio.to_thread(stages, wholes, self.light_order(), make_first=bool(joins))
+        if joins and not dark(self.plant(), joins, cut):
+            cut = stages(wholes, self.light_order())
+        for stage in cut:
+            calls = await self._part(work, stage)
+            if joins and self._refuse(work, [change.whole for change in calls.values()], joins, refused):
+                _drop(work, set(), set(refused))
+                calls = await self._part(work, stage)
             touched |= calls.keys()
             results = await together(self._apply_one(name, change, refused) for name, change in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
             lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
+            failures = {name: self.views[name].failures for name in calls}
             if down or lost:
                 failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
+            if joins:
+                sure = {name for name in calls if self.views[name].failures == failures[name]}  # else nobody knows what is done
+                joins = after(joins, [each.whole if name in sure else replace(each.whole, remove=()) for name, each in calls.items()])
                 _drop(work, down, lost)
         return failed | (touched - (await self._read(touched, forget=True)).keys())
 
     async def _apply_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
         """Whether the device took the change; of what it refuses, each service's part is tried alone to find out whose it is."""
         answer = await self._change(name, change.whole)
+    async def _part(self, work: Work, stage: Mapping[str, Diff]) -> Work:
+        """What of a stage is still to be done."""
+        calls: Work = {}
+        turn = Turn()
+        for name, whole in stage.items():
+            owners = work[name].owners
+            part = _within(replace(whole, foreign=work[name].whole.foreign), owners)
+            if not part.empty:
+                calls[name] = Change(part, owners)
+            await turn.pause()
+        return calls
+
+    def _joins(self, work: Work) -> dict[str, set[Join]]:
+        """What lets light pass now, on every device where it may; empty when the work has nothing to do with light."""
+        lit = [name for name, change in work.items() if any(isinstance(item, Join) for item in (*change.whole.add, *change.whole.remove))]
+        if not lit:
+            return {}
+        held: dict[str, Iterable[Item]] = {}
+        for name in {*lit, *self.plant().survey.devices} & self.views.keys():
+            state, desired = self.views[name].state, self.book.of(name)
+            held[name] = state.items if state is not None else (*desired.items(), *desired.absent)
+        return after(held, ())
+
+    def _refuse(self, work: Work, diffs: Iterable[Diff], joins: Mapping[str, set[Join]], refused: dict[str, str]) -> bool:
+        """Whether something in the diffs is unsafe; the services it is for are in `refused` then."""
+        found = unsafe(self.plant(), joins, diffs) if joins else []
+        refused.update({work[each.device].owners[each.item]: str(each) for each in found})
+        return bool(found)
+
         if not isinstance(answer, Refused):
             return answer is None
         services = sorted({change.owners[item] for item in (*change.whole.add, *change.whole.remove)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -13,8 +14,10 @@ from controller.network import document
 from controller.network.events import LinkStateChanged
 from controller.network.model import Link, Module, Node
 from controller.network.topology import Topology
+from controller.routing.light.plant import mhz_of
 from controller.routing.refusal import NoRoute
 from controller.services.app import CrossConnect, Ledger, Plan, State
+from controller.southbound.device import MediaChannel
 from topologies.emulation.plant import FibrePlant, Lit
 
 
@@ -148,6 +151,86 @@ links:
   - {kind: fibre, ends: ["w:2", "b:q"], length_km: 1}
 """
     network = document.parse(text)
-    with pytest.raises(NoRoute, match="through w, and there is no driver") as refused:
+    with pytest.raises(NoRoute, match="through w, which cannot be reached") as refused:
         plan("light", Lightpath(ends=("a/q", "b/q")), network, Ledger(), 0.0)
     assert refused.value.constraint == "driver"
+
+
+BUNDLED = """
+name: n
+nodes:
+  a: {kind: end-node, modules: {q: {role: tx, max_loss_db: 20}, s: {role: tx, signal: service, wavelength_nm: 1310, launch_dbm: -3}}}
+  b: {kind: end-node, modules: {q: {role: rx, max_loss_db: 20}, s: {role: rx, signal: service, wavelength_nm: 1310, max_input_dbm: -3}}}
+  m: {kind: passive, ports: 3, losses_db: {1-3: 0.5, 2-3: 0.5}, bands: {"1": [1540, 1560], "2": [1300, 1320]}}
+  d: {kind: passive, ports: 3, losses_db: {1-3: 0.5, 2-3: 0.5}, bands: {"1": [1540, 1560], "2": [1300, 1320]}}
+  o: {kind: optical-switch, ports: 8, insertion_loss_db: 1}
+links:
+  - {kind: fibre, ends: ["a:q", "m:1"], loss_db: 0}
+  - {kind: fibre, id: fs, ends: ["a:s", "m:2"], loss_db: 0}
+  - {kind: fibre, id: in, ends: ["m:3", "o:1"], loss_db: 2}
+  - {kind: fibre, id: out, ends: ["o:5", "d:3"], loss_db: 3}
+  - {kind: fibre, ends: ["d:1", "b:q"], loss_db: 0}
+  - {kind: fibre, id: gs, ends: ["d:2", "b:s"], loss_db: 0}
+"""
+BUNDLE = {"ends": ("b", "a"), "strands": [{"signal": "quantum"}, {"signal": "service"}]}
+
+
+def test_a_bundle_is_one_change_and_its_strands_share_what_they_can() -> None:
+    network = document.parse(BUNDLED)
+    planned = plan("l", Lightpath.model_validate(BUNDLE), network, Ledger(), 0.0)
+    assert planned.desired == {"o": (CrossConnect(1, 5),)}, "one cross-connect carries both"
+    assert [each["signal"] for each in planned.route["strands"]] == ["quantum", "service"]
+    assert {"in", "out", "fs", "gs", "a", "b"} <= planned.touches
+    # what both strands have behind the switch: -20 and -3 dBm, less 0.5 + 2 + 1 dB
+    assert planned.expected_power_dbm["o"][5] == pytest.approx(10 * math.log10(10**-2.35 + 10**-0.65))
+    assert planned.route["cross_connects"] == [{"switch": "o", "ingress": 1, "egress": 5, "place": 0}]
+    with pytest.raises(NoRoute) as refused:
+        again = plan("m", Lightpath.model_validate(BUNDLE), network, Ledger().with_entry("l", planned.reservations), 0.0)
+        assert again is None
+    assert refused.value.constraint == "ports"
+    dark = State(frozenset(planned.desired["o"]), {1: -60.0, 5: -60.0})
+    assert suspects(planned, {"o": dark}) >= {"in"}
+
+
+def test_a_bundle_that_would_burn_its_receiver_or_blind_another_is_refused() -> None:
+    network = document.parse(BUNDLED.replace("max_input_dbm: -3", "max_input_dbm: -11"))
+    with pytest.raises(NoRoute) as refused:
+        plan("l", Lightpath.model_validate(BUNDLE), network, Ledger(), 0.0)
+    assert refused.value.constraint == "power"
+    with pytest.raises(NoRoute) as refused:  # a single strand, whose search knows nothing of what a receiver takes
+        plan("l", Lightpath(ends=("a/s", "b/s")), network, Ledger(), 0.0)
+    assert (refused.value.constraint, "maximum input power" in str(refused.value)) == ("safety", True)
+    network = document.parse(BUNDLED.replace('bands: {"1": [1540, 1560], "2": [1300, 1320]}', ""))
+    with pytest.raises(NoRoute) as refused:
+        plan("l", Lightpath.model_validate(BUNDLE), network, Ledger(), 0.0)
+    assert refused.value.constraint == "power", "without filters the service light reaches the quantum receiver"
+
+
+def test_wavelength_switches_are_given_channels_of_their_own_numbers() -> None:
+    text = """
+name: n
+nodes:
+  a: {kind: end-node, modules: {q: {role: tx}, s: {role: tx, signal: service, wavelength_nm: 1530}}}
+  b: {kind: end-node, modules: {q: {role: rx}, s: {role: rx, signal: service, wavelength_nm: 1530}}}
+  o: {kind: optical-switch, ports: 4}
+  w: {kind: wavelength-switch, ports: 6, insertion_loss_db: 5, address: "127.0.0.1:830"}
+links:
+  - {kind: fibre, ends: ["a:q", "o:1"], loss_db: 1}
+  - {kind: fibre, id: ow, ends: ["o:3", "w:1"], loss_db: 1}
+  - {kind: fibre, id: as, ends: ["a:s", "w:2"], loss_db: 1}
+  - {kind: fibre, ends: ["w:3", "b:q"], loss_db: 1}
+  - {kind: fibre, id: sb, ends: ["w:4", "b:s"], loss_db: 1}
+"""
+    network = document.parse(text)
+    first = plan("l", Lightpath(ends=("a/q", "b/q")), network, Ledger(), 0.0)
+    (channel,) = first.desired["w"]
+    assert isinstance(channel, MediaChannel)
+    assert (channel.source, channel.dest) == ("1", "3")
+    assert channel.lower_frequency_mhz < mhz_of(1550) < channel.upper_frequency_mhz
+    assert [each["place"] for each in first.route["media_channels"]] == [1], "the cross-connect at the source comes last"
+    second = plan("m", Lightpath(ends=("a/s", "b/s")), network, Ledger().with_entry("l", first.reservations), 0.0)
+    (other,) = second.desired["w"]
+    assert isinstance(other, MediaChannel)
+    assert other.index == channel.index + 1
+    both = plan("n", Lightpath.model_validate(BUNDLE), network, Ledger(), 0.0)
+    assert len({item.index for item in both.desired["w"] if isinstance(item, MediaChannel)}) == 2

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import topologies
 from controller.network.document import load
 from controller.network.events import LinkStateChanged
 from controller.network.topology import Topology
+from controller.routing.light.plant import build
 from controller.services.desired import Book
 from controller.services.desk import Desk
 from controller.services.planner import Planner
@@ -56,6 +58,7 @@ class Running:
         self.reconciler = Reconciler(
             self.devices, self.book, lambda *round: self.desk.settled(*round), lambda: self.desk.light_order(), self.observe
         )
+        self.reconciler.plant = partial(build, self.topology)
         self.desk = Desk(self.topology, self.book, Planner(EXECUTOR), self.reconciler, self.events, self.store)
 
     def _readings(self, name: str) -> Callable[[State], State]:

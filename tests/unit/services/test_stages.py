@@ -5,6 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.services.light_safety import ends
 from controller.services.stages import Stage, stages
 from controller.southbound.device import (
     GROUP_NUMBERS,
@@ -95,6 +96,26 @@ def test_the_order_of_light_keys_and_packets(diffs: tuple[Diff, ...], orders: di
                     assert stage < other_stage, "a rule finds the groups and meters that it uses"
                 case FlowRule(), "remove", Group() | Meter(), "remove":
                     assert stage < other_stage, "a group takes no rule along"
+
+
+@given(DIFFS, ORDERS)
+def test_what_is_made_before_old_light_is_broken_needs_no_port_of_it(
+    diffs: tuple[Diff, ...], orders: dict[tuple[str, int, int], int]
+) -> None:
+    found = places(stages(diffs, orders, make_first=True))
+    light = [(each, stage) for each, stage in found.items() if isinstance(each[2], CrossConnect)]
+    broken = [stage for (_, change, _), stage in light if change == "remove"]
+    for (device, change, item), stage in light:
+        at = orders.get((device, item.ingress, item.egress), 0) if isinstance(item, CrossConnect) else 0
+        ports = {
+            other_stage
+            for (other, what, each), other_stage in light
+            if other == device and what == "remove" and {*ends(each)} & {*ends(item)}
+        }
+        if change == "add":
+            assert all(stage > other for other in ports), "a port carries one beam"
+            assert at or not broken or stage > max(broken), "the source's switch comes when all that was in the way is gone"
+            assert not at or ports or not broken or stage < min(broken), "what is in nobody's way is made first"
 
 
 @given(ITEMS, ITEMS, ITEMS)

@@ -1,0 +1,197 @@
+"""The hard rules of light, by what is at the ports: asked when a lightpath is planned, and again of what is about to be changed. Pure.
+
+Light runs both ways through whatever joins two ports, and through more the more is joined. So what is found safe with all additions made
+is safe with some of them made, and every state between two stages is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import takewhile
+from typing import Literal
+
+from controller.network.model import Module
+from controller.routing.light.light_route import sends_classical, takes_quantum
+from controller.routing.light.plant import Plant, Port, mhz_of, passes
+from controller.southbound.device import CrossConnect, Diff, Item, MediaChannel
+
+Join = CrossConnect | MediaChannel
+"""What lets light pass between two ports of a device."""
+Rule = Literal["exclusive ports", "no classical light into a quantum receiver", "no light into a source", "maximum input power"]
+Held = Mapping[str, Iterable[Item]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsafe:
+    """An addition that must not be made."""
+
+    device: str
+    item: Join
+    rule: Rule
+    what: str
+
+    def __str__(self) -> str:
+        here, there = ends(self.item)
+        return f"{self.device}: joining ports {here} and {there} breaks the rule of {self.rule}: {self.what}"
+
+
+def ends(item: Join) -> tuple[str, str]:
+    """The two ports that an item joins."""
+    return (str(item.ingress), str(item.egress)) if isinstance(item, CrossConnect) else (item.source, item.dest)
+
+
+def unsafe(plant: Plant, held: Held, diffs: Iterable[Diff]) -> list[Unsafe]:
+    """The additions among `diffs` after which, with what devices hold by then, a rule is broken; each with the first rule found broken.
+
+    `held` is what each device holds, or may hold where that is not known. What breaks a rule without an addition having a part in it is
+    somebody else's doing, and not told.
+    """
+    diffs = list(diffs)
+    added = [(each.device, item) for each in diffs for item in each.add if isinstance(item, Join)]
+    if not added:
+        return []
+    joins = after(held, diffs)
+    light = _Light(plant, joins)
+    found = []
+    for device, item in added:
+        broken = next(_clashes(item, joins[device]), None) or next(light.trespasses(device, item), None)
+        if broken is not None:
+            found.append(Unsafe(device, item, *broken))
+    return found
+
+
+def dark(plant: Plant, held: Held, stages: Iterable[Mapping[str, Diff]]) -> bool:
+    """Whether no light can reach what these stages add before the first removal of theirs, with all that devices hold by then."""
+    first = list(takewhile(lambda stage: not any(isinstance(item, Join) for each in stage.values() for item in each.remove), stages))
+    diffs = [each for stage in first for each in stage.values()]
+    light = _Light(plant, after(held, diffs))
+    return all(light.dark(each.device, item) for each in diffs for item in each.add if isinstance(item, Join))
+
+
+def after(held: Held, diffs: Iterable[Diff]) -> dict[str, set[Join]]:
+    """What lets light pass when the changes have been made."""
+    joins: dict[str, set[Join]] = defaultdict(set)
+    joins |= {device: {item for item in items if isinstance(item, Join)} for device, items in held.items()}
+    for each in diffs:
+        joins[each.device] -= set(each.remove)
+        joins[each.device] |= {item for item in each.add if isinstance(item, Join)}
+    return joins
+
+
+def _clashes(item: Join, joins: Iterable[Join]) -> Iterator[tuple[Rule, str]]:
+    """A port carries one beam, in either direction; a port of a wavelength switch one of each wavelength."""
+    mine = ends(item)
+    if mine[0] == mine[1]:
+        yield "exclusive ports", "a port cannot be joined to itself"
+    for other in joins:
+        if other == item or type(other) is not type(item):
+            continue
+        theirs = ends(other)
+        if isinstance(item, MediaChannel) and isinstance(other, MediaChannel):
+            overlap = item.lower_frequency_mhz < other.upper_frequency_mhz and other.lower_frequency_mhz < item.upper_frequency_mhz
+            if item.index == other.index:
+                yield "exclusive ports", f"the channel's number {item.index} is that of another channel"
+            elif overlap and (item.source == other.source or item.dest == other.dest):
+                yield "exclusive ports", f"channel {other.index} from {theirs[0]} to {theirs[1]} has some of these wavelengths"
+        elif shared := set(mine) & set(theirs):
+            yield "exclusive ports", f"port {min(shared)} is joined to another in {theirs[0]} to {theirs[1]}"
+
+
+class _Light:
+    """Where light goes over the glass of a plant and what joins ports."""
+
+    def __init__(self, plant: Plant, joins: Mapping[str, Iterable[Join]]) -> None:
+        self._plant, self._survey = plant, plant.survey
+        self._glass_db = {port: glass.loss_db for glass in self._survey.fibres.values() if glass is not None for port in (glass.a, glass.b)}
+        self._joined: dict[Port, list[tuple[Port, Join]]] = defaultdict(list)
+        for device, items in joins.items():
+            for item in items:
+                if not isinstance(item, MediaChannel) or item.admin != "DISABLED":
+                    here, there = ((device, port) for port in ends(item))
+                    self._joined[here].append((there, item))
+                    self._joined[there].append((here, item))
+        self._reached: dict[tuple[Port, int | None], dict[Port, float]] = {}
+
+    def trespasses(self, device: str, item: Join) -> Iterator[tuple[Rule, str]]:
+        """The rules broken by light that passes this item."""
+        here, there = ((device, port) for port in ends(item))
+        modules = self._survey.modules
+        sources = {
+            port: modules[port] for side in (here, there) for port in self._beyond(side, None) if modules[port].role in ("tx", "tx-rx")
+        }
+        for mhz in sorted({mhz_of(module.wavelength_nm) for module in sources.values()}):
+            if not _lets_through(item, mhz):
+                continue
+            for near, far in ((here, there), (there, here)):
+                for source, lost_db in self._beyond(near, mhz).items():
+                    if source not in sources or mhz_of(sources[source].wavelength_nm) != mhz:
+                        continue
+                    for target, more_db in self._beyond(far, mhz).items():
+                        arriving_dbm = sources[source].launch_dbm - lost_db - self._inside_db(device) - more_db
+                        yield from _broken(source, sources[source], target, modules[target], arriving_dbm)
+
+    def dark(self, device: str, item: Join) -> bool:
+        """Whether nothing that sends, and no port at which something unknown may send, has a way to this item."""
+        ahead, left = [(device, port) for port in ends(item)], set[Port]()
+        while ahead:
+            if (begin := ahead.pop()) in left:
+                continue
+            left.add(begin)
+            there = self._survey.far.get(begin)
+            if there is None or (there in self._survey.modules and self._survey.modules[there].role != "rx"):
+                return False
+            ahead += (onward for onward, _ in self._across(there, None))
+        return True
+
+    def _beyond(self, port: Port, mhz: int | None) -> dict[Port, float]:
+        """The modules that light leaving by a port reaches, with the least loss in dB; None: light of any frequency."""
+        if (found := self._reached.get((port, mhz))) is not None:
+            return found
+        found = self._reached[port, mhz] = {}
+        heap, left = [(0.0, port)], set[Port]()
+        while heap:
+            loss_db, begin = heappop(heap)
+            there = self._survey.far.get(begin)
+            if begin in left or there is None:
+                continue
+            left.add(begin)
+            loss_db += self._glass_db.get(begin, 0.0)  # of glass whose loss is not known, nothing is sure to be lost
+            if there in self._survey.modules:
+                found.setdefault(there, loss_db)
+            for onward, lost_db in self._across(there, mhz):
+                heappush(heap, (loss_db + lost_db, onward))
+        return found
+
+    def _across(self, port: Port, mhz: int | None) -> Iterator[tuple[Port, float]]:
+        """Where light that has come in by a port leaves the device, with what it loses inside."""
+        for there, item in self._joined.get(port, ()):
+            if _lets_through(item, mhz):
+                yield there, self._inside_db(port[0])
+        node = self._survey.devices.get(port[0])
+        if node is not None and node.kind == "passive":
+            for name in self._survey.ports[port[0]]:
+                for leave in self._plant.through(node, port, (port[0], name)):
+                    if mhz is None or passes(leave.bands, mhz):
+                        yield (port[0], name), leave.inside_db
+
+    def _inside_db(self, device: str) -> float:
+        node = self._survey.devices.get(device)
+        return (node.insertion_loss_db or 0.0) if node is not None else 0.0
+
+
+def _lets_through(item: Join, mhz: int | None) -> bool:
+    return mhz is None or isinstance(item, CrossConnect) or item.lower_frequency_mhz <= mhz <= item.upper_frequency_mhz
+
+
+def _broken(source: Port, sender: Module, target: Port, taker: Module, arriving_dbm: float) -> Iterator[tuple[Rule, str]]:
+    here, there = ":".join(source), ":".join(target)
+    if sends_classical(sender) and takes_quantum(taker):
+        yield "no classical light into a quantum receiver", f"light of the {sender.signal} transmitter {here} would reach {there}"
+    if taker.role == "tx":
+        yield "no light into a source", f"light of {here} would travel backwards into the transmitter {there}"
+    elif taker.max_input_dbm is not None and arriving_dbm > taker.max_input_dbm + 1e-9:
+        told = f"{arriving_dbm:.2f} dBm from {here} would arrive at {there}, which takes {taker.max_input_dbm:g} dBm at most"
+        yield "maximum input power", told
