@@ -270,11 +270,11 @@ class Reconciler:
 
         Returns the devices to try again.
         """
+        self._refuse(work, [change.whole for change in work.values()], self._joins(work), refused)
+        _drop(work, set(), set(refused))
         results = await together(self._check_one(name, change, refused) for name, change in sorted(work.items()))
         failed = {name for name, passed in zip(sorted(work), results, strict=True) if not passed}
         _drop(work, failed, set(refused))
-        self._refuse(work, [change.whole for change in work.values()], self._joins(work), refused)
-        _drop(work, set(), set(refused))
         return failed
 
     async def _check_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
@@ -333,21 +333,18 @@ class Reconciler:
                 _drop(work, set(), set(refused))
                 calls = await self._part(work, stage)
             touched |= calls.keys()
+            failures = {name: self.views[name].failures for name in calls}
             results = await together(self._apply_one(name, change, refused) for name, change in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
-            lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
-            failures = {name: self.views[name].failures for name in calls}
-            if down or lost:
-                failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
             if joins:
                 sure = {name for name in calls if self.views[name].failures == failures[name]}  # else nobody knows what is done
                 joins = after(joins, [each.whole if name in sure else replace(each.whole, remove=()) for name, each in calls.items()])
+            lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
+            if down or lost:
+                failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
                 _drop(work, down, lost)
         return failed | (touched - (await self._read(touched, forget=True)).keys())
 
-    async def _apply_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
-        """Whether the device took the change; of what it refuses, each service's part is tried alone to find out whose it is."""
-        answer = await self._change(name, change.whole)
     async def _part(self, work: Work, stage: Mapping[str, Diff]) -> Work:
         """What of a stage is still to be done."""
         calls: Work = {}
@@ -377,6 +374,9 @@ class Reconciler:
         refused.update({work[each.device].owners[each.item]: str(each) for each in found})
         return bool(found)
 
+    async def _apply_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
+        """Whether the device took the change; of what it refuses, each service's part is tried alone to find out whose it is."""
+        answer = await self._change(name, change.whole)
         if not isinstance(answer, Refused):
             return answer is None
         services = sorted({change.owners[item] for item in (*change.whole.add, *change.whole.remove)})
