@@ -87,6 +87,7 @@ class FibrePlant:
     extra_loss_db: Mapping[str, float] = field(default_factory=dict)
     intercepted: Mapping[str, float] = field(default_factory=dict)
     _joined: dict[Port, tuple[Port, Link | None, bool]] = field(init=False, repr=False)
+    _crossed: dict[Port, Port] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index what is joined to each port: by a fibre, with whether the port is its first end, or by a patch cord without loss."""
@@ -106,6 +107,12 @@ class FibrePlant:
 
     def light(self) -> Lit:
         """Follow the light of every transmitter."""
+        self._crossed = {
+            (name, str(here)): (name, str(there))
+            for name, pairs in self.cross_connects.items()
+            for pair in pairs
+            for here, there in (pair, pair[::-1])
+        }
         rays: dict[Port, tuple[Ray, ...]] = {}
         power_dbm: dict[str, dict[int, float]] = {name: {} for name, _ in self.topology.nodes("optical-switch")}
         for name, node in self.topology.nodes():
@@ -153,10 +160,8 @@ class FibrePlant:
         name, number = port
         node = self.topology.node(name)
         if node.kind == "optical-switch":
-            for pair in self.cross_connects.get(name, ()):
-                for here, there in (pair, pair[::-1]):
-                    if str(here) == number:
-                        yield (name, str(there)), node.insertion_loss_db or 0.0
+            if port in self._crossed:
+                yield self._crossed[port], node.insertion_loss_db or 0.0
         elif node.kind == "passive":
             named = {each for pair in node.losses_db for each in pair.split("-")}
             for other in sorted(named | {str(each) for each in range(1, (node.ports or 0) + 1)}, key=int):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.network import document
+from controller.network.topology import Topology
 from controller.physics.coexistence import DataChannel, SharedSpan, clicks_per_gate, raman_noise
 from controller.physics.key_rates import DecoyBb84, bbm92_rate
 from topologies.emulation.faults import Bend, Cut, Drift, Eavesdropper, Fault, Faults, WrongFault, parse
@@ -23,9 +24,7 @@ LOSS_A_DB = 25 * 0.2 + 2 * 0.8
 GYS = DecoyBb84()
 
 
-def lit(
-    *faults: Fault, at_s: float = 0.0, network: document.Topology = SANDBOX, crossed: dict[str, frozenset[tuple[int, int]]] = OVER_A
-) -> Lit:
+def lit(*faults: Fault, at_s: float = 0.0, network: Topology = SANDBOX, crossed: dict[str, frozenset[tuple[int, int]]] = OVER_A) -> Lit:
     standing = Faults()
     for fault in faults:
         standing.add(fault, 0.0)
@@ -50,6 +49,7 @@ def test_light_ends_where_no_cross_connect_leads_on() -> None:
     light = lit(crossed={"ocs1": OVER_A["ocs1"]})
     assert light.power_dbm == {"ocs1": pytest.approx({1: -20.0, 9: -20.8}), "ocs2": pytest.approx({1: -25.8})}
     assert not light.links[SWITCHED].live
+    assert lit(crossed={switch: frozenset({(9, 1)}) for switch in OVER_A}) == lit(), "a cross-connect passes light both ways"
 
 
 @given(st.floats(0.01, 0.11) | st.floats(0.13, 1))
@@ -75,6 +75,17 @@ def test_a_bend_takes_power_behind_it_and_key() -> None:
     assert light.links[SWITCHED].rate_bps == pytest.approx(GYS.rate_bps(LOSS_A_DB + 3))
     assert not lit(Bend(link="trunk-a", loss_db=8)).links[SWITCHED].live, "beyond what the receiver takes (14 dB)"
     assert lit(Bend(link="fibre:alice--relay1", loss_db=2)).links[FIXED].rate_bps == pytest.approx(GYS.rate_bps(1.2 + 2))
+
+
+def test_faults_of_one_fibre_add_up() -> None:
+    found = lit(*(Bend(link="trunk-a", loss_db=loss_db) for loss_db in (1, 2)), Drift(link="trunk-a", db_per_s=1, max_db=3), at_s=2)
+    assert found.links[SWITCHED].loss_db == pytest.approx(LOSS_A_DB + 1 + 2 + 2)
+    standing = Faults()
+    for fraction in (0.3, 0.2):
+        standing.add(Eavesdropper(link="trunk-a", fraction=fraction), 0.0)
+    assert standing.intercepted() == {"trunk-a": pytest.approx(0.5)}
+    standing.add(Eavesdropper(link="trunk-a", fraction=0.9), 0.0)
+    assert standing.intercepted() == {"trunk-a": 1.0}, "nobody measures more signals than there are"
 
 
 def test_drift_grows_until_its_maximum() -> None:
@@ -115,19 +126,24 @@ nodes:
   o: {kind: optical-switch, ports: 4, insertion_loss_db: 1}
   m: {kind: passive, ports: 3, losses_db: {"1-2": 2, "1-3": 2}, bands: {"3": [1300, 1320]}}
 links:
-  - {kind: fibre, id: shared, ends: ["o:3", "m:1"], length_km: 20, channels: [{wavelength_nm: 1540, launch_dbm: 0, direction: DIRECTION}]}
+  - {kind: fibre, id: shared, ends: ENDS, length_km: 20, channels: [{wavelength_nm: 1540, launch_dbm: 0, direction: DIRECTION}]}
   - {kind: fibre, id: last, ends: ["m:2", "b:q"], length_km: 5}
   - {kind: fibre, id: astray, ends: ["m:3", "o:4"], length_km: 1}
   - {kind: qkd, id: q, ends: [a/q, b/q], over: switched}
 """
 
 
+def coexisting(direction: str = "forward", ends: str = '["o:3", "m:1"]') -> str:
+    return COEXISTING.replace("DIRECTION", direction).replace("ENDS", ends)
+
+
+@pytest.mark.parametrize("ends", ['["o:3", "m:1"]', '["m:1", "o:3"]'], ids=["along", "against"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_data_channels_in_the_same_glass_add_raman_noise(direction: str) -> None:
-    network = document.parse(COEXISTING.replace("DIRECTION", direction))
+def test_data_channels_in_the_same_glass_add_raman_noise(direction: str, ends: str) -> None:
+    network = document.parse(coexisting(direction, ends))
     found = lit(network=network, crossed={"o": frozenset({(1, 3)})}).links["q"]
     loss_db = 1 + 4 + 2 + 1
-    span = SharedSpan(20, [DataChannel(1540, 0, direction == "forward")], loss_after_db=3)
+    span = SharedSpan(20, [DataChannel(1540, 0, (direction == "forward") == ends.startswith('["o'))], loss_after_db=3)
     noise = clicks_per_gate(raman_noise([span], 1550, 0.2).photons_hz, 1e-9, 0.045)
     expected = DecoyBb84(background_yield=1.7e-6 + noise)
     assert noise > 1e-6
@@ -136,7 +152,7 @@ def test_data_channels_in_the_same_glass_add_raman_noise(direction: str) -> None
 
 
 def test_a_filter_and_a_splitter_send_light_where_they_let_it() -> None:
-    text = COEXISTING.replace("DIRECTION", "forward")
+    text = coexisting()
     crossed = {"o": frozenset({(1, 3)})}
     assert set(lit(network=document.parse(text), crossed=crossed).power_dbm["o"]) == {1, 3}, "1550 nm does not leave by port 3 of m"
     split = document.parse(text.replace(', bands: {"3": [1300, 1320]}', ""))
