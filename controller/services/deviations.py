@@ -26,11 +26,15 @@ class Deviations:
         """The device is new to us: what it lacks now, it never had."""
         self._since_s = {}
 
-    def due(self, found: Diff, now_s: float, verdict_s: float) -> tuple[Diff, float]:
-        """The part of the difference to be made now, and when the next deviation in it will have lasted `verdict_s`; infinity for none."""
-        waiting = {item: since_s + verdict_s for item, since_s in self._since_s.items() if since_s + verdict_s > now_s}
+    def due(self, found: Diff, now_s: float, verdict_s: float) -> Diff:
+        """The part of the difference to be made now: without the deviations that have not lasted `verdict_s`."""
+        waiting = {item for item, since_s in self._since_s.items() if since_s + verdict_s > now_s}
         if not waiting:
-            return found, math.inf
+            return found
         add = tuple(item for item in found.add if item not in waiting)
         remove = tuple(item for item in found.remove if item not in waiting)
-        return replace(found, add=add, remove=remove), min(waiting.values())
+        return replace(found, add=add, remove=remove)
+
+    def next_s(self, after_s: float, verdict_s: float) -> float:
+        """When the next deviation will have lasted `verdict_s`, of those that had not `after_s`; infinity for none."""
+        return min((until_s for since_s in self._since_s.values() if (until_s := since_s + verdict_s) > after_s), default=math.inf)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from controller.network.topology import Topology
 from controller.routing.light.plant import Plant, build
 from controller.services.app import cookie
-from controller.services.desired import Book, Desired
+from controller.services.desired import STANDING, Book, Desired
 from controller.services.deviations import Deviations
 from controller.services.light_safety import Join, after, dark, unsafe
 from controller.services.stages import stages
@@ -94,7 +94,8 @@ class Reconciler:
     services for which one was read to be other than before, and those that one refused, with its reason.
 
     Every device is read again each `sweep_s` without a cause. What became other than it should be without us is repaired when it still is
-    after `verdict_s`: somebody's change may be on its way. With `observe` it reads and compares, and writes nothing.
+    after `verdict_s`: somebody's change may be on its way; what is to stand whatever the services want, at once. With `observe` it reads and
+    compares, and writes nothing.
     """
 
     devices: Mapping[str, Device]
@@ -156,16 +157,17 @@ class Reconciler:
             held = self._held(failed)
             work: Work = {}
             turn = Turn()
-            self._next_verdict_s = math.inf
+            now_s = asyncio.get_running_loop().time()
             for name, each in diffs.items():
-                each, verdict_s = self.views[name].deviations.due(each, asyncio.get_running_loop().time(), self.verdict_s)
-                self._next_verdict_s = min(self._next_verdict_s, verdict_s)
+                each = self.views[name].deviations.due(each, now_s, self.verdict_s)
                 if not each.empty:
                     work[name] = self._owned(each).only(lambda service: service not in held)
                     await turn.pause()
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused)
+            # with those that were found when the changes were read back
+            self._next_verdict_s = min((view.deviations.next_s(now_s, self.verdict_s) for view in self.views.values()), default=math.inf)
         concerned, self._concerned = self._concerned, set()
         await self.settled(frozenset(looked_at), concerned, refused)
         return failed
@@ -178,6 +180,7 @@ class Reconciler:
         """The differences of those that answered. `forget` what was to be gone and is: only between changes can that be known."""
         ordered = sorted(names)
         before = {name: self.views[name].state for name in ordered}
+        wanted_before = {name: self.views[name].against for name in ordered}
         results = await together(self._read_one(name) for name in ordered)
         states = {name: result for name, result in zip(ordered, results, strict=True) if result is not None}
         turn = Turn()
@@ -197,7 +200,8 @@ class Reconciler:
                 view.renewed = False
                 view.deviations.forget()
             elif (held := before[name]) is not None:
-                view.deviations.note(diffs[name], held.items, frozenset(desired.absent), asyncio.get_running_loop().time())
+                in_place = {item for item in diffs[name].add if item in held.items and _patient(item, wanted_before[name], desired)}
+                view.deviations.note(diffs[name], in_place, desired.absent, asyncio.get_running_loop().time())
             self._concerned.update(_concerned(before[name], state, diffs[name], desired))
             await turn.pause()
         return diffs
@@ -398,6 +402,12 @@ class Reconciler:
         view.changed_s = time.monotonic()
         view.applies += answer is None
         return answer
+
+
+def _patient(item: Item, before: Desired | None, now: Desired) -> bool:
+    """Whether an item that was there may be missing for a while before it is put back: not when it was not wanted then, for it was we who
+    replaced it, and not when it is to stand whatever the services want, for then what they stand on is missing."""
+    return (before is None or item in before.wanted) and not any(owner.startswith(STANDING) for owner in now.wanted[item])
 
 
 def _concerned(before: State | None, now: State, each: Diff, desired: Desired) -> Iterator[str]:

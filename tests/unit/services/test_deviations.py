@@ -9,7 +9,7 @@ from dataclasses import replace
 from controller.services.desired import Book
 from controller.services.deviations import Deviations
 from controller.services.reconciler import Reconciler
-from controller.southbound.device import Diff
+from controller.southbound.device import Diff, Item
 from controller.store.sqlite import Store
 from tests.unit.services.scripted import ScriptedDevice, delivered, foreign_rule, rule
 
@@ -20,10 +20,12 @@ def test_only_what_is_due_is_left_of_a_difference() -> None:
     deviations = Deviations()
     found = Diff("A", add=(GONE, NEW), remove=(STRAY, KEPT), foreign=(foreign_rule(9),))
     deviations.note(found, held={GONE}, leaving={KEPT}, now_s=10.0)
-    assert deviations.due(found, 10.0, 2.0) == (replace(found, add=(NEW,), remove=(KEPT,)), 12.0)
+    assert deviations.due(found, 10.0, 2.0) == replace(found, add=(NEW,), remove=(KEPT,))
+    assert deviations.next_s(10.0, 2.0) == 12.0
     deviations.note(found, held=(), leaving={KEPT}, now_s=11.0)
-    assert deviations.due(found, 11.9, 2.0)[0].add == (NEW,), "noted first at 10"
-    assert deviations.due(found, 12.0, 2.0) == (found, math.inf)
+    assert deviations.due(found, 11.9, 2.0).add == (NEW,), "noted first at 10"
+    assert deviations.due(found, 12.0, 2.0) == found
+    assert deviations.next_s(12.0, 2.0) == math.inf
 
 
 def test_what_came_back_deviates_anew_when_it_goes_again() -> None:
@@ -32,15 +34,17 @@ def test_what_came_back_deviates_anew_when_it_goes_again() -> None:
     deviations.note(gone, {GONE}, (), 10.0)
     deviations.note(Diff("A"), (), (), 11.0)
     deviations.note(gone, {GONE}, (), 12.0)
-    assert deviations.due(gone, 13.0, 2.0) == (Diff("A"), 14.0)
+    assert deviations.due(gone, 13.0, 2.0) == Diff("A")
+    assert deviations.next_s(13.0, 2.0) == 14.0
     deviations.forget()
-    assert deviations.due(gone, 13.0, 2.0) == (gone, math.inf)
+    assert deviations.due(gone, 13.0, 2.0) == gone
+    assert deviations.next_s(13.0, 2.0) == math.inf
 
 
 class Bench:
-    def __init__(self, store: Store, verdict_s: float) -> None:
+    def __init__(self, store: Store, verdict_s: float, *standing: Item) -> None:
         self.device = ScriptedDevice("A")
-        self.book = Book(store)
+        self.book = Book(store, {"A": standing})
         self.reconciler = Reconciler({"A": self.device}, self.book, self.settled, dict, verdict_s=verdict_s)
 
     async def settled(self, *round: object) -> None:
@@ -99,5 +103,63 @@ async def test_a_deviation_that_stays_is_repaired_without_another_cause(store: S
     bench.device.items = {KEPT, STRAY, foreign_rule(9)}
     await bench.look()
     await bench.holds(KEPT, GONE, foreign_rule(9))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_stands_whatever_services_want_is_put_back_at_once(store: Store) -> None:
+    hello = rule("discovery", 9)
+    bench = Bench(store, 1000.0, hello)
+    running = asyncio.create_task(bench.reconciler.run())
+    bench.want(KEPT)
+    await bench.holds(KEPT, hello)
+    bench.device.items = set()
+    bench.reconciler.mark(["A"])
+    await bench.holds(hello)
+    bench.device.items = {replace(hello, actions=())}
+    bench.reconciler.mark(["A"])
+    await bench.holds(hello)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_plan_that_changes_back_while_it_is_made_is_made_at_once(store: Store) -> None:
+    """What the device held before was taken from it by us."""
+    bench = Bench(store, verdict_s=1000.0)
+    running = asyncio.create_task(bench.reconciler.run())
+    bench.want(KEPT)
+    await bench.holds(KEPT)
+    other, made = replace(KEPT, actions=()), []
+
+    def back(diff: Diff) -> None:
+        made.append(diff.add)
+        if other in diff.add:
+            bench.want(KEPT)
+
+    bench.device.before_apply = back
+    bench.want(other)
+    async with asyncio.timeout(5):
+        while len(made) < 2:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
+    await bench.holds(KEPT)
+    assert made == [(other,), (KEPT,)]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_deviation_that_is_found_when_a_change_is_read_back_is_repaired_without_another_cause(store: Store) -> None:
+    bench = Bench(store, verdict_s=0.05)
+    running = asyncio.create_task(bench.reconciler.run())
+    bench.want(KEPT)
+    await bench.holds(KEPT)
+
+    def undo(diff: Diff) -> None:
+        bench.device.items -= {KEPT}
+
+    bench.device.before_apply = undo
+    bench.want(KEPT, NEW)
+    await bench.holds(NEW)
+    bench.device.before_apply = lambda diff: None
+    await bench.holds(KEPT, NEW)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
