@@ -51,6 +51,7 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
             )
             gc.collect()
             gc.freeze()  # the network stays: looking through it at every collection would hold up the sessions
+            sys.setswitchinterval(SWITCH_S)
             await stop.wait()
 
     try:
@@ -61,6 +62,10 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
         fail(f"cannot start: {error}")
     except OSError as error:
         fail(f"cannot start: {reason(error)}")
+
+
+SWITCH_S = 0.0005
+"""How long a thread that compares, unpickles or writes keeps the event loop waiting for the interpreter (5 ms if nothing is said)."""
 
 
 def log_to_stderr(verbose: bool) -> None:

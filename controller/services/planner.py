@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -113,7 +114,7 @@ class _Replica:
         self.topology: Topology = pickle.loads(whole)  # noqa: S301 - from our own parent process
         self.ledger = Ledger()
         self.ahead: dict[str, Entry | None] = {}
-        """What the controller's ledger has where this one has what was planned since: most plans are kept, and then nothing is to be undone."""
+        """What the controller's ledger has where this one may have something else: most plans are kept, and then nothing is to be undone."""
         self.has = now._replace(ledger=-1)
 
     def take(self, news: _News) -> bool:
@@ -130,7 +131,6 @@ class _Replica:
             told: dict[str, _Told | None] = pickle.loads(part)  # noqa: S301
             for service, entry in told.items():
                 self.ahead[service] = None if entry is None else tuple(Reservation(*each) for each in entry)
-        put_back(self.ledger, self.ahead)
         self.has = now
         return True
 
@@ -172,7 +172,7 @@ def plan_in_order(
     """Plans, or why there is none, one after the other on the ledger as it would be with the entries `but`.
 
     Each plan counts with what those before it reserve. It ends with the first plan that needs companions: what follows depends on them.
-    The ledger is left with all that; what it had instead is told to `before`, if that does not know of something earlier.
+    What `before` tells of is undone first. The ledger is left with all that; what it had instead is told to `before`.
     """
     answers: list[Plan | Exception] = []
 
@@ -181,8 +181,7 @@ def plan_in_order(
         before.setdefault(service, had)
         return had
 
-    for service, entry in but.items():
-        put(service, entry)
+    put_back(ledger, before, but)
     for each in wanted:
         had = put(each.id, None)
         try:
@@ -213,11 +212,16 @@ def _in_windows(
     return replace(plan, route={**plan.route, "holds": holds.to_json()}, explanation=(*plan.explanation, str(holds)))
 
 
-def put_back(ledger: Ledger, before: dict[str, Entry | None]) -> None:
-    """Undo what planning told to `before`, which is empty then."""
+def put_back(ledger: Ledger, before: dict[str, Entry | None], but: Mapping[str, Entry | None] = MappingProxyType({})) -> None:
+    """Undo what planning told to `before`; but these entries the ledger is to have, whatever was before is told of those only."""
     for service, entry in before.items():
-        ledger.put(service, entry)
+        if service not in but:
+            ledger.put(service, entry)
+    told = before.copy()
     before.clear()
+    for service, entry in but.items():
+        had = ledger.put(service, entry)
+        before[service] = told.get(service, had)
 
 
 def _portable(error: Exception) -> Exception:

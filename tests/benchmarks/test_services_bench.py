@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from controller.cli.run import SWITCH_S
 from controller.network.events import LinkMeasured, LinkStateChanged
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
@@ -182,6 +184,8 @@ def turn(desk: Desk, link: str, *, up: bool) -> None:
 @pytest.mark.timeout(0)
 async def test_ten_thousand_key_services(tmp_path: Path) -> None:
     rng = np.random.default_rng(SERVICES)
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)  # as the daemon does
     async with running(tmp_path) as (desk, start):
         index, names = desk.book.index, list(desk.topology.graph)
         print(f"\n{HEAD}\n{UNITS}")
@@ -224,3 +228,4 @@ async def test_ten_thousand_key_services(tmp_path: Path) -> None:
         assert len(moved) + len(stuck) <= SERVICES
         async with measured(desk, "  then until all are active again"):
             await settled(desk)
+    sys.setswitchinterval(before_s)
