@@ -42,8 +42,8 @@ from controller.southbound.openflow.change import used
 
 log = logging.getLogger(__name__)
 
-LONG_TABLE = 2000
-"""So many items of a device are compared beside the event loop."""
+LONG_TABLE = 500
+"""So many items of a device, read or wanted, are compared beside the event loop."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 CALL_S = 30.0
@@ -193,7 +193,7 @@ class Reconciler:
         for name, state in states.items():
             view, desired = self.views[name], wanted[name]
             compared = name, state.items, desired.items(), frozenset(desired.absent)
-            short = len(state.items) < LONG_TABLE
+            short = max(len(state.items), len(desired.wanted)) < LONG_TABLE
             diffs[name] = view.diff = diff(*compared) if short else await asyncio.to_thread(diff, *compared)
             view.against = desired
             if view.renewed:
