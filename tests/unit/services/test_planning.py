@@ -275,3 +275,16 @@ def test_a_planner_that_is_started_has_its_worker_before_its_first_job() -> None
         assert planner.jobs == 0
     finally:
         planner.close()
+
+
+def test_what_a_ledger_has_ahead_is_undone_to_what_it_had_at_first() -> None:
+    first, second, third = ((Reservation("key:l", amount),) for amount in (1.0, 2.0, 3.0))
+    ledger = Ledger({"a": first, "b": first})
+    before: dict[str, Entry | None] = {}
+    put_back(ledger, before, {"a": second})
+    put_back(ledger, before, {"a": third, "b": second, "c": first})
+    assert ledger.entries == {"a": third, "b": second, "c": first}
+    put_back(ledger, before, {"b": third})
+    assert ledger.entries == {"a": first, "b": third}
+    put_back(ledger, before)
+    assert ledger.entries == {"a": first, "b": first} and not before
