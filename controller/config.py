@@ -104,12 +104,14 @@ class PlannerSettings(BaseModel):
 
 
 class ReconcilerSettings(BaseModel):
-    """How often every device is read without a cause, and how long what somebody else changed must stay so before it is set right."""
+    """How often every device is read without a cause, how long what somebody else changed must stay so before it is set right, and how long
+    a fibre must be dark before services are moved off it."""
 
     model_config = STRICT
 
     sweep_s: Annotated[float, Field(ge=1, le=86400)] = 30.0
     verdict_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    hold_off_s: Annotated[float, Field(ge=0, le=3600)] = 0.05
 
 
 class DiscoverySettings(BaseModel):

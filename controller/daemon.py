@@ -93,7 +93,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
             verdict_s=settings.reconciler.verdict_s,
             plant=partial(build, topology),
         )
-        desk = Desk(topology, book, planner, reconciler, events, store)
+        desk = Desk(topology, book, planner, reconciler, events, store, hold_off_s=settings.reconciler.hold_off_s)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time(), discovery)
         greetings = [rule for app in apps for rule in packets.rules(app)]
         for switch in switches.values():

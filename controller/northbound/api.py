@@ -218,6 +218,9 @@ def _service(face: Face, service: Service, *, whole: bool = True) -> dict[str, A
         if whole:
             told["devices"] = {device: [asdict(item) for item in items] for device, items in service.plan.desired.items()}
             told["explanation"] = list(service.plan.explanation)
+            if (setup := face.desk.setup_s(service)) is not None:
+                told["setup_s"] = setup[0]
+                told["explanation"].append(f"set-up: {setup[0]:.3g} s expected, the median of the last {setup[1]} on this path")
     return told
 
 

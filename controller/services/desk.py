@@ -61,10 +61,14 @@ class Desk:
     reconciler: Reconciler
     events: EventLog
     store: Store
+    hold_off_s: float = 0.0
+    """How long a fibre must be dark before services are moved off it: light may come back by itself."""
     _judge: Judge = field(init=False)
     _plans: Planning = field(init=False)
     _planning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: set[str] = field(default_factory=set)
+    _held_off: dict[str, float] = field(default_factory=dict)
+    """Links that are down, and when (monotonic) their services will be moved."""
     _again: set[str] = field(default_factory=set)
     _declared: dict[str, str] = field(default_factory=dict)
     """Where the document has the hosts that have moved."""
@@ -170,7 +174,12 @@ class Desk:
             self.events.publish("window.opened" if event.open else "window.closed", link=event.link)
         else:
             self.events.publish("link.up" if event.up else "link.down", link=event.link)
-        self._changed.add(event.link)
+        self._held_off.pop(event.link, None)
+        optical = self.hold_off_s > 0 and self.topology.link(event.link).kind in ("fibre", "free-space")
+        if optical and isinstance(event, LinkStateChanged) and not event.up:
+            self._held_off[event.link] = time.monotonic() + self.hold_off_s
+        else:
+            self._changed.add(event.link)
         self._better |= better
         self._wake.set()
 
@@ -273,7 +282,8 @@ class Desk:
         look_again_s = time.monotonic() + LOOK_AGAIN_S
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
+                until_s = min(self._held_off.values(), default=math.inf) - time.monotonic()
+                async with asyncio.timeout(max(0.0, min(TICK_S, until_s))):
                     await self._wake.wait()
             self._wake.clear()
             for event in self.topology.window_events(time.time()):
@@ -301,9 +311,12 @@ class Desk:
         changed, self._changed = self._changed, set()
         affected, self._again = self._again, set()
         better, self._better = self._better, False
+        for link in [link for link, until_s in self._held_off.items() if until_s <= time.monotonic()]:
+            del self._held_off[link]
+            changed.add(link)
         affected.update(self._judge.touching({name for name in changed if not self._judge.usable(name)}))
         if better:
-            affected.update(service.id for service in self._judge.waiting())
+            affected.update({service.id for service in self._judge.waiting()}.difference(self._judge.touching(self._held_off)))
         if affected:
             await self._plans.replan(affected)
 
@@ -337,6 +350,10 @@ class Desk:
             for kind in ("cross_connects", "media_channels")
             for number, each in enumerate(service.plan.route.get(kind, ()))
         }
+
+    def setup_s(self, service: Service) -> tuple[float, int] | None:
+        """How long setting the service's path of light took, by the median in seconds, and of how many times; None when it never was."""
+        return None if service.plan is None else self._plans.setups.expected_s(service.plan)
 
     def survives_for_s(self, service: Service) -> float | None:
         """How long the keys in stock last at the promised rate; None for services that keep none, infinity when none is promised."""

@@ -42,6 +42,8 @@ class Judge:
         """What is not in place for the service: devices, companions, links; empty when everything is."""
         assert service.plan is not None
         if lacking := [device for device in service.plan.desired if self.lacks(device, service.plan)]:
+            if service.reports_drift and (drifted := [device for device in lacking if self._lost(device, service.plan)]):
+                return f"drifted: {', '.join(sorted(drifted))} lost what was set for it, and on_drift is report: it is left so"
             return f"waiting for {'; '.join(f'{device}: {self.trouble(device)}' for device in sorted(lacking))}"
         for name in service.companions:
             companion = self.book.services.get(name)
@@ -85,6 +87,9 @@ class Judge:
         """Whether the device was not read to hold all that the plan has for it."""
         view = self.reconciler.views.get(device)
         return view is None or view.state is None or not view.state.items.issuperset(plan.desired[device])
+
+    def _lost(self, device: str, plan: Plan) -> bool:
+        return device in self.reconciler.views and not self.reconciler.views[device].lost.isdisjoint(plan.desired[device])
 
     def left_behind(self, service: Service) -> list[str]:
         """Devices that still have to be read without the service's items."""

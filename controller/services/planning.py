@@ -22,6 +22,7 @@ from controller.services.ledger import Entry, Ledger, Reservation
 from controller.services.planner import Planner, checked
 from controller.services.reconciler import Reconciler
 from controller.services.service import Service, promised
+from controller.services.setup_times import SetupTimes
 from controller.telemetry.events import EventLog
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,10 @@ class Planning:
     """By kind, a number below which every name was given."""
     _young: int = 0
     """Plans kept since the garbage collector was last told that they stay."""
+    setups: SetupTimes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.setups = SetupTimes(self.book.store)
 
     def draft(
         self, kind: str, request: dict[str, Any], name: str | None, priority: int, start_s: float | None, end_s: float | None
@@ -314,6 +319,7 @@ class Planning:
             self.unjudged.update(self.book.index.needing.of(name))
         self.reconciler.mark(marked)
         for name, service in kept.items():
+            self.setups.follow(service, time.monotonic())
             if before.get(name) != service.state:
                 why = {"reason": service.reason} if service.reason else {}
                 self.events.publish(f"service.{service.state.lower()}", service=name, **why)

@@ -50,6 +50,7 @@ CALL_S = 30.0
 """How long a driver may take for one call; drivers have shorter limits of their own, this one keeps the round from standing still."""
 
 Answer = TypeVar("Answer")
+_UNREAD = State()
 
 
 class Change(NamedTuple):
@@ -78,6 +79,8 @@ class DeviceView:
     deviations: Deviations = field(default_factory=Deviations)
     renewed: bool = False
     """Whether its session is new since it was last read."""
+    lost: set[Item] = field(default_factory=set)
+    """What it was read to hold once, is to hold, and was missing when it was last read."""
     trouble: str = ""
     reads: int = 0
     applies: int = 0
@@ -160,6 +163,7 @@ class Reconciler:
             now_s = asyncio.get_running_loop().time()
             for name, each in diffs.items():
                 each = self.views[name].deviations.due(each, now_s, self.verdict_s)
+                each = self._without_reported(each)
                 if not each.empty:
                     work[name] = self._owned(each).only(lambda service: service not in held)
                     await turn.pause()
@@ -196,6 +200,8 @@ class Reconciler:
             short = max(len(state.items), len(desired.wanted)) < LONG_TABLE
             diffs[name] = view.diff = diff(*compared) if short else await asyncio.to_thread(diff, *compared)
             view.against = desired
+            earlier = (before[name] or _UNREAD).items
+            view.lost = {item for item in diffs[name].add if item in earlier or item in view.lost}
             if view.renewed:
                 view.renewed = False
                 view.deviations.forget()
@@ -234,6 +240,16 @@ class Reconciler:
         view.trouble = error.what
         view.failures += 1
         return error
+
+    def _without_reported(self, each: Diff) -> Diff:
+        """Without what somebody took away from services that were in place and ask for no more than to be told."""
+
+        def reported(item: Item) -> bool:
+            users = (self.book.services.get(name) for name in self.book.of(each.device).wanted.get(item, ()))
+            return all(user is not None and user.reports_drift for user in users)
+
+        lost = self.views[each.device].lost
+        return replace(each, add=tuple(item for item in each.add if item not in lost or not reported(item))) if lost else each
 
     def _held(self, failed: set[str]) -> set[str]:
         """Services that need a device which cannot be asked and was not read to hold what they need: they are not half programmed."""

@@ -58,6 +58,11 @@ class Service(BaseModel):
         return self.state in ("PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING")
 
     @property
+    def reports_drift(self) -> bool:
+        """Whether what somebody took away from it since it was in place is to be told and left so."""
+        return self.request.get("on_drift") == "report" and self.state in ("ACTIVE", "DEGRADED")
+
+    @property
     def interval_s(self) -> tuple[float, float]:
         """From when until when it is to be delivered, with infinity where nothing is said."""
         return -math.inf if self.start_s is None else self.start_s, math.inf if self.end_s is None else self.end_s
