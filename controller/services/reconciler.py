@@ -341,6 +341,7 @@ class Reconciler:
         """
         failed: set[str] = set()
         touched: set[str] = set()
+        troubles: dict[str, str] = {}
         wholes = [change.whole for change in work.values()]
         joins = self._joins(work)
         # pure, and long when there is much to do
@@ -359,11 +360,16 @@ class Reconciler:
             if joins:
                 sure = {name for name in calls if self.views[name].failures == failures[name]}  # else nobody knows what is done
                 joins = after(joins, [each.whole if name in sure else replace(each.whole, remove=()) for name, each in calls.items()])
+            troubles |= {name: self.views[name].trouble for name in down}
             lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
             if down or lost:
                 failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
                 _drop(work, down, lost)
-        return failed | (touched - (await self._read(touched, forget=True)).keys())
+        left = await self._read(touched, forget=True)
+        for name, trouble in troubles.items():  # that it can be read is no answer to why it is not changed
+            if name in left and not left[name].empty:
+                self.views[name].trouble = trouble
+        return failed | (touched - left.keys())
 
     async def _part(self, work: Work, stage: Mapping[str, Diff]) -> Work:
         """What of a stage is still to be done."""

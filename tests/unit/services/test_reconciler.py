@@ -26,6 +26,8 @@ class Bench:
     observe: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     rounds: list[frozenset[str]] = field(default_factory=list)
+    troubles: dict[str, str] = field(default_factory=dict)
+    """Of the devices, when a round was last over."""
     book: Book = field(init=False)
     reconciler: Reconciler = field(init=False)
 
@@ -36,6 +38,7 @@ class Bench:
     async def settled(self, read: frozenset[str], concerned: set[str], refused: Mapping[str, str]) -> None:
         self.rounds.append(read)
         self.refused |= refused
+        self.troubles = {name: view.trouble for name, view in self.reconciler.views.items()}
         if refused:
             self.reconciler.mark(self.book.commit([self.book.services[name].moved("FAILED", why) for name, why in refused.items()]))
 
@@ -213,8 +216,10 @@ async def test_a_device_that_keeps_failing_stops_only_its_own_services(bench: Be
         await bench.rounds_more()
         assert bench.devices["B"].items == {rule("t", 3), foreign_rule(9)}
         assert bench.refused == {}
+        assert bench.troubles["A"] == (error.what if isinstance(error, Unreachable) else f"its driver failed: {error!r}")
         bench.devices["A"].before_apply = lambda diff: None
         await bench.until(bench.settled_on_desired)
+        await bench.until(lambda: not bench.troubles["A"])
 
 
 async def test_a_device_that_answers_never_does_not_stop_the_others_for_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
