@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +108,7 @@ class Storm:
         )
 
 
+@pytest.mark.timeout(600)
 @settings(phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))  # each example that fails waits for long
 @given(
     st.lists(st.tuples(st.sampled_from(["plan", "leave", "drift", "session", "read"]), st.integers(0, 30)), max_size=25),
