@@ -189,3 +189,24 @@ def test_kill_minus_nine_while_programming(network: Any) -> None:
             assert [len(flows[name]) for name in ("s1", "s2", "s3")] == ([4, 2, 4] if packets else [0, 0, 0])
     network.remove_all()
     assert (network.flows(), network.emulator("GET", "/state")["cross_connects"]) == (no_flows, empty["cross_connects"])
+
+
+def test_a_bundle_of_light_is_set_and_restored_and_the_time_that_took_is_learned(network: Any) -> None:
+    body = {"ends": ["alice", "bob"], "strands": [{"signal": "quantum"}]}
+    plan = network.api("POST", "/api/v1/services?dry_run=1", {"kind": "lightpath", "request": body})
+    assert not any("set-up:" in line for line in plan["service"]["explanation"])
+    network.api("POST", "/api/v1/services", {"kind": "lightpath", "request": body, "name": "bundle"})
+    network.wait_active("bundle")
+    state = network.emulator("GET", "/state")
+    assert state["cross_connects"] == {"ocs1": [[1, 9]], "ocs2": [[1, 9]]}
+    assert [each["signal"] for each in network.services()["bundle"]["route"]["strands"]] == ["quantum"]
+    network.emulator("POST", "/links/trunk-a/cut")
+    deadline = time.monotonic() + 15
+    while network.services()["bundle"]["route"]["links"] != ["trunk-b"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    network.wait_active("bundle")
+    assert network.emulator("GET", "/state")["cross_connects"] == {"ocs1": [[1, 10]], "ocs2": [[2, 9]]}
+    network.remove_all()
+    plan = network.api("POST", "/api/v1/services?dry_run=1", {"kind": "lightpath", "request": body})
+    assert plan["service"]["route"]["links"] == ["trunk-b"], "trunk-a is cut"
+    assert any("set-up:" in line and "median" in line for line in plan["service"]["explanation"])
