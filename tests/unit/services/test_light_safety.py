@@ -265,3 +265,56 @@ def test_channels_share_a_port_but_no_wavelength_and_no_number(other: MediaChann
     plant = build(Topology("w", {"w": Node(kind="wavelength-switch", ports=4)}, []))
     found = unsafe(plant, {"w": [other]}, [Diff("w", add=(MediaChannel(1, "1", "2", 100, 200),))])
     assert [each.rule for each in found] == ["exclusive ports"] * clashes
+
+
+LAMP_AND_EYE = Topology(
+    "pair",
+    {
+        "lamp": Node(kind="end-node", modules={"m": Module(role="tx", signal="service")}),
+        "eye": Node(kind="end-node", modules={"m": Module(role="rx")}),
+        "west": Node(kind="optical-switch", ports=8),
+        "east": Node(kind="optical-switch", ports=8),
+    },
+    [
+        Link(kind="fibre", id="a", ends=("lamp:m", "west:1"), loss_db=1.0),
+        Link(kind="fibre", id="b", ends=("west:5", "east:1"), loss_db=1.0),
+        Link(kind="fibre", id="c", ends=("east:5", "eye:m"), loss_db=1.0),
+    ],
+)
+
+
+async def _told(store: Store, devices: dict[str, ScriptedDevice], wanted: dict[str, tuple[Item, ...]], gone: str = "") -> dict[str, str]:
+    """What is refused of the service `new` when `old`, which has what devices hold, leaves."""
+    book = Book(store)
+    refused: dict[str, str] = {}
+
+    async def settled(read: frozenset[str], concerned: set[str], no: Mapping[str, str]) -> None:
+        refused.update(no)
+
+    order = {("west", 1, 5): 0, ("east", 1, 5): 1}
+    reconciler = Reconciler(devices, book, settled, lambda: order, plant=partial(build, LAMP_AND_EYE))
+    if gone:
+        book.commit([delivered("old", {gone: tuple(devices[gone].items)})])
+        book.commit([], ["old"])
+    book.commit([delivered("new", wanted)])
+    await reconciler._round(set(devices))
+    return refused
+
+
+async def test_what_would_do_harm_is_refused_before_anything_is_done(store: Store) -> None:
+    devices = {name: ScriptedDevice(name) for name in ("west", "east")}
+    refused = await _told(store, devices, {"west": (CrossConnect(1, 5),), "east": (CrossConnect(1, 5),)})
+    assert "classical light into a quantum receiver" in refused["new"]
+    assert not any("apply" in device.calls for device in devices.values())
+
+
+async def test_what_was_safe_only_with_old_light_gone_is_refused_when_that_stays(store: Store) -> None:
+    devices = {"west": ScriptedDevice("west", CrossConnect(1, 5)), "east": ScriptedDevice("east")}
+
+    def stuck(diff: Diff) -> None:
+        raise Unreachable("west", "gone")
+
+    devices["west"].before_apply = stuck
+    refused = await _told(store, devices, {"east": (CrossConnect(1, 5),)}, gone="west")
+    assert devices["east"].items == set()
+    assert "east: joining ports 1 and 5 breaks the rule of no classical light into a quantum receiver" in refused["new"]
