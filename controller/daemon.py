@@ -262,8 +262,8 @@ def _qkd_report(topology: Topology, report: QkdLinkReport) -> list[NetworkEvent]
         events: list[NetworkEvent] = [] if link.switched else [LinkStateChanged(link.id, report.up)]
         if report.up:
             events.append(LinkMeasured(link.id, "rate_bps", report.rate_bps))
-            if report.qber is not None:
-                events.append(LinkMeasured(link.id, "qber", report.qber))
+        if report.qber is not None:  # of a link that makes no key it says why
+            events.append(LinkMeasured(link.id, "qber", report.qber))
         return events
     log.warning("%s reports a QKD link '%s' that the document does not have", report.device, report.link)
     return []
