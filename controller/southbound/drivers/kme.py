@@ -27,6 +27,7 @@ from controller.southbound.device import (
     State,
     Unreachable,
 )
+from controller.southbound.drivers.reconnection import drained
 
 log = logging.getLogger("bellhop.kme")
 
@@ -90,14 +91,8 @@ class Kme:
             raise
 
     def events(self) -> AsyncIterator[DeviceEvent]:
-        queue: asyncio.Queue[DeviceEvent] = asyncio.Queue()
-        self._listener = queue
-
-        async def drain() -> AsyncIterator[DeviceEvent]:
-            while True:
-                yield await queue.get()
-
-        return drain()
+        self._listener = asyncio.Queue()
+        return drained(self._listener)
 
     async def run(self) -> None:
         backoff_s = BACKOFF_S[0]

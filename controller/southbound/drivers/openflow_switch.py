@@ -23,6 +23,7 @@ from controller.southbound.device import (
     State,
     Unreachable,
 )
+from controller.southbound.drivers.reconnection import drained
 from controller.southbound.openflow.change import Faults, Key, named, phases
 from controller.southbound.openflow.channel import Channel, ChannelClosed, RequestFailed
 from controller.southbound.openflow.compiled import SwitchItem, Traffic, read_flows, without_idle_bursts
@@ -229,7 +230,7 @@ class OpenFlowSwitch:
 
     def events(self) -> AsyncIterator[DeviceEvent]:
         self._events = asyncio.Queue()
-        return _drain(self._events)
+        return drained(self._events)
 
     def packet_out(self, port: int, data: bytes) -> bool:
         """Send a frame out of a port; False when it was left out, because there is no session or the switch does not keep up."""
@@ -291,8 +292,3 @@ class OpenFlowSwitch:
                 self._events.get_nowait()
             self._events.put_nowait(Changed(self.name, f"{_EVENTS_KEPT} events were lost"))
         self._events.put_nowait(event)
-
-
-async def _drain(events: asyncio.Queue[DeviceEvent]) -> AsyncIterator[DeviceEvent]:
-    while True:
-        yield await events.get()

@@ -50,7 +50,7 @@ class Reconnection(Generic[S]):
 
     def events(self) -> AsyncIterator[DeviceEvent]:
         self._events = asyncio.Queue(_MAX_WAITING_EVENTS)
-        return _drain(self._events)
+        return drained(self._events)
 
     async def emit(self, event: DeviceEvent) -> None:
         if self._events is not None:
@@ -114,7 +114,8 @@ class Reconnection(Generic[S]):
         return reason
 
 
-async def _drain(events: asyncio.Queue[DeviceEvent]) -> AsyncIterator[DeviceEvent]:
+async def drained(events: asyncio.Queue[DeviceEvent]) -> AsyncIterator[DeviceEvent]:
+    """A driver's events, for one reader."""
     while True:
         yield await events.get()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any
 
@@ -84,10 +84,16 @@ def split_seconds(duration_s: float) -> tuple[int, int]:
     return nanoseconds // 10**9, nanoseconds % 10**9
 
 
-def _entry_end(what: str, offset: int, length: int, smallest: Struct, body: bytes) -> int:
-    if length < smallest.size or offset + length > len(body):
-        raise MalformedMessage(f"{what} of length {length} at byte {offset}")
-    return offset + length
+def _entries(what: str, head: Struct, body: bytes, length_at: int = 0) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Of each entry of a reply where what follows its head begins and ends, and the head, whose field `length_at` is the entry's length."""
+    offset = _HEAD.size
+    while offset < len(body):
+        fields = head.unpack_from(body, offset)
+        length = fields[length_at]
+        if length < head.size or offset + length > len(body):
+            raise MalformedMessage(f"{what} of length {length} at byte {offset}")
+        yield offset + head.size, offset + length, fields
+        offset += length
 
 
 def _encode_desc(reply: DescReply) -> bytes:
@@ -138,16 +144,13 @@ def _encode_flows(reply: FlowStatsReply) -> bytes:
 
 def _decode_flows(body: bytes, more: bool) -> FlowStatsReply:
     flows = []
-    offset = _HEAD.size
-    while offset < len(body):
-        length, table, seconds, nanoseconds, priority, idle, hard, flags, cookie, packets, octets = _FLOW_STATS.unpack_from(body, offset)
-        end = _entry_end("a flow entry", offset, length, _FLOW_STATS, body)
-        match, start = decode_match(body, offset + _FLOW_STATS.size)
+    for after, end, head in _entries("a flow entry", _FLOW_STATS, body):
+        _, table, seconds, nanoseconds, priority, idle, hard, flags, cookie, packets, octets = head
+        match, start = decode_match(body, after)
         if start > end:
-            raise MalformedMessage(f"a flow entry at byte {offset} that ends in its match")
+            raise MalformedMessage(f"a flow entry at byte {after - _FLOW_STATS.size} that ends in its match")
         rule = FlowRule(priority, match, decode_instructions(body[start:end]), cookie, table)
         flows.append(FlowStats(rule, seconds + nanoseconds / 1e9, idle, hard, flags, packets, octets))
-        offset = end
     return FlowStatsReply(tuple(flows), more)
 
 
@@ -236,13 +239,9 @@ def _encode_group_stats(reply: GroupStatsReply) -> bytes:
 
 def _decode_group_stats(body: bytes, more: bool) -> GroupStatsReply:
     groups = []
-    offset = _HEAD.size
-    while offset < len(body):
-        length, number, references, packets, octets, seconds, nanoseconds = _GROUP_STATS.unpack_from(body, offset)
-        end = _entry_end("group statistics", offset, length, _GROUP_STATS, body)
-        buckets = _decode_counters(body, offset + _GROUP_STATS.size, end)
+    for start, end, (_, number, references, packets, octets, seconds, nanoseconds) in _entries("group statistics", _GROUP_STATS, body):
+        buckets = _decode_counters(body, start, end)
         groups.append(GroupStats(number, references, packets, octets, seconds + nanoseconds / 1e9, buckets))
-        offset = end
     return GroupStatsReply(tuple(groups), more)
 
 
@@ -255,14 +254,8 @@ def _encode_group_desc(reply: GroupDescReply) -> bytes:
 
 
 def _decode_group_desc(body: bytes, more: bool) -> GroupDescReply:
-    groups = []
-    offset = _HEAD.size
-    while offset < len(body):
-        length, kind, number = _GROUP_DESC.unpack_from(body, offset)
-        end = _entry_end("a group", offset, length, _GROUP_DESC, body)
-        groups.append(Group(number, kind, decode_buckets(body, offset + _GROUP_DESC.size, end)))
-        offset = end
-    return GroupDescReply(tuple(groups), more)
+    entries = _entries("a group", _GROUP_DESC, body)
+    return GroupDescReply(tuple(Group(number, kind, decode_buckets(body, start, end)) for start, end, (_, kind, number) in entries), more)
 
 
 def _encode_meter_stats(reply: MeterStatsReply) -> bytes:
@@ -277,13 +270,9 @@ def _encode_meter_stats(reply: MeterStatsReply) -> bytes:
 
 def _decode_meter_stats(body: bytes, more: bool) -> MeterStatsReply:
     meters = []
-    offset = _HEAD.size
-    while offset < len(body):
-        number, length, flows, packets, octets, seconds, nanoseconds = _METER_STATS.unpack_from(body, offset)
-        end = _entry_end("meter statistics", offset, length, _METER_STATS, body)
-        bands = _decode_counters(body, offset + _METER_STATS.size, end)
+    for start, end, (number, _, flows, packets, octets, seconds, nanoseconds) in _entries("meter statistics", _METER_STATS, body, 1):
+        bands = _decode_counters(body, start, end)
         meters.append(MeterStats(number, flows, packets, octets, seconds + nanoseconds / 1e9, bands))
-        offset = end
     return MeterStatsReply(tuple(meters), more)
 
 
@@ -296,14 +285,8 @@ def _encode_meter_config(reply: MeterConfigReply) -> bytes:
 
 
 def _decode_meter_config(body: bytes, more: bool) -> MeterConfigReply:
-    meters = []
-    offset = _HEAD.size
-    while offset < len(body):
-        length, flags, number = _METER_CONFIG.unpack_from(body, offset)
-        end = _entry_end("a meter", offset, length, _METER_CONFIG, body)
-        meters.append(Meter(number, flags, decode_bands(body, offset + _METER_CONFIG.size, end)))
-        offset = end
-    return MeterConfigReply(tuple(meters), more)
+    entries = _entries("a meter", _METER_CONFIG, body)
+    return MeterConfigReply(tuple(Meter(number, flags, decode_bands(body, start, end)) for start, end, (_, flags, number) in entries), more)
 
 
 def _nothing(request: object) -> bytes:
