@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import to_json
 
 from controller.services.index import Index
@@ -27,20 +26,22 @@ class Desired:
     """What one device is to hold: `present` by service, and what must go."""
 
     present: dict[str, tuple[Item, ...]] = field(default_factory=dict)
-    absent: dict[Item, None] = field(default_factory=dict)
-    """In the order in which it was given up."""
+    left: dict[str, tuple[Item, ...]] = field(default_factory=dict)
+    """What is to be gone, by the service that was the last to give it up."""
     wanted: dict[Item, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
     """Every item that is present, and the services it is for."""
+    absent: dict[Item, str] = field(default_factory=dict, compare=False, repr=False)
+    """Every item that is to be gone, and the service that left it, in the order in which they were given up."""
 
     def items(self) -> frozenset[Item]:
         return frozenset(self.wanted)
 
     def copy(self) -> Desired:
-        return Desired(self.present.copy(), self.absent.copy(), self.wanted.copy())
+        return Desired(self.present.copy(), self.left.copy(), self.wanted.copy(), self.absent.copy())
 
-    def put(self, service: str, items: tuple[Item, ...]) -> bool:
-        """Put these items in place of what the service had; what nobody wants any more becomes absent. Returns whether what is absent changed."""
-        left = False
+    def put(self, service: str, items: tuple[Item, ...]) -> set[str]:
+        """Put these items in place of what the service had; what nobody wants any more is left. Returns the services whose `left` changed."""
+        changed = set()
         before = self.present.pop(service, ())
         for item in before:
             if item in items:
@@ -49,25 +50,33 @@ class Desired:
                 self.wanted[item] = others
             else:
                 del self.wanted[item]
-                self.absent[item] = None
-                left = True
+                self.leave(item, service)
+                changed.add(service)
         for item in items:
             if service not in (others := self.wanted.get(item, ())):
                 self.wanted[item] = (*others, service)
-                left |= self.absent.pop(item, self) is None
+                if item in self.absent:
+                    changed.add(self.forget(item))
         if items:
             self.present[service] = items
-        return left
+        return changed
+
+    def leave(self, item: Item, service: str) -> None:
+        """The item is to be gone; the service was the last that wanted it."""
+        self.absent[item] = service
+        self.left[service] = (*self.left.get(service, ()), item)
+
+    def forget(self, item: Item) -> str:
+        """The item is not to be gone any more, or it is. Returns the service that had left it."""
+        service = self.absent.pop(item)
+        if rest := tuple(each for each in self.left[service] if each != item):
+            self.left[service] = rest
+        else:
+            del self.left[service]
+        return service
 
 
-@pydantic_dataclass(frozen=True)
-class _Left:
-    """What of a desired state no service says: the store keeps the rest with the services."""
-
-    absent: tuple[Item, ...] = ()
-
-
-_LEFT: TypeAdapter[_Left] = TypeAdapter(_Left)
+_ITEMS: TypeAdapter[tuple[Item, ...]] = TypeAdapter(tuple[Item, ...])
 _NOTHING = Desired()
 STANDING = "standing:"
 """Before a device's name: who wants what it is to hold whatever the services want. No service has such a name."""
@@ -103,8 +112,10 @@ class Book:
                     if items:
                         held.setdefault(device, {})[name] = tuple(items)
             elif kind == "desired":
-                self._own(name).absent.update(dict.fromkeys(_LEFT.validate_python(entry.value).absent))
-                self.leaving.add(name)
+                device, _, service_id = name.partition("/")
+                for item in _ITEMS.validate_python(entry.value):
+                    self._own(device).leave(item, service_id)
+                self.leaving.add(device)
         for device, present in held.items():
             for service_id, items in present.items():
                 self._own(device).put(service_id, items)
@@ -134,13 +145,14 @@ class Book:
             for device in before.keys() | after.keys():
                 if tuple(before.get(device, ())) != (items := tuple(after.get(device, ()))):
                     changes.setdefault(device, {})[name] = items
-        keys = [f"{kind}/{name}" for kind in ("service", "plan") for name in services] + [f"desired/{device}" for device in changes]
+        keys = [f"{kind}/{name}" for kind in ("service", "plan") for name in services]
+        keys += [f"desired/{device}/{name}" for device, names in changes.items() for name in names]
         self.store.check({key: self._revisions.get(key, 0) for key in keys})  # before anything changes here
         left = []
         for device in sorted(changes):
             desired = self._own(device)
-            if sum(desired.put(name, items) for name, items in changes[device].items()):
-                left.append(device)
+            for name, items in changes[device].items():
+                left += [(device, each) for each in desired.put(name, items)]
         self._commit(services, left)
         for device in changes:
             self._clear(device)
@@ -149,14 +161,12 @@ class Book:
     def forget_absent(self, device: str, held: frozenset[Item]) -> None:
         """The device was read to hold this: what was to be gone and is not among it is gone."""
         if gone := [item for item in self.of(device).absent if item not in held]:
-            absent = self._own(device).absent
-            for item in gone:
-                del absent[item]
-            self._commit({}, [device])
+            desired = self._own(device)
+            self._commit({}, {(device, desired.forget(item)) for item in gone})
             self._clear(device)
 
-    def _commit(self, services: Mapping[str, Service | None], left: Iterable[str]) -> None:
-        """Write the services, and for these devices what is to be gone."""
+    def _commit(self, services: Mapping[str, Service | None], left: Iterable[tuple[str, str]]) -> None:
+        """Write the services, and for these devices and services what is to be gone."""
         changes: dict[str, Any] = {}
         for name, service in services.items():
             changes[f"service/{name}"] = None if service is None else to_json(service, exclude={"plan"}, inf_nan_mode="constants")
@@ -165,9 +175,9 @@ class Book:
                 after is not None and f"plan/{name}" not in self._revisions
             ):  # long, and the same through many states
                 changes[f"plan/{name}"] = None if after is None else to_json(after, inf_nan_mode="constants")
-        for device in left:
-            absent = tuple(self.of(device).absent)
-            changes[f"desired/{device}"] = to_json(_Left(absent), inf_nan_mode="constants") if absent else None
+        for device, name in left:
+            items = self.of(device).left.get(name)
+            changes[f"desired/{device}/{name}"] = to_json(items, inf_nan_mode="constants") if items else None
         if changes:
             self.revision = self.store.commit(changes)
         for key, value in changes.items():
@@ -187,8 +197,8 @@ class Book:
 
     def _clear(self, device: str) -> None:
         desired = self.desired[device]
-        (self.leaving.add if desired.absent else self.leaving.discard)(device)
-        if not desired.present and not desired.absent:
+        (self.leaving.add if desired.left else self.leaving.discard)(device)
+        if not desired.present and not desired.left:
             del self.desired[device]
 
     def _keep(self, name: str, service: Service | None) -> None:

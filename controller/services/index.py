@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Set
 from typing import Any
 
-from controller.services.app import Plan
 from controller.services.service import Service, ServiceState
+
+
+Keys = Callable[[Service], Set[Hashable]]
+_NOWHERE: frozenset[Hashable] = frozenset()
 
 
 class Sets(dict[Hashable, set[str]]):
@@ -43,46 +46,60 @@ class Index:
         self.noted: set[str] = set()
 
     def replace(self, before: Service | None, after: Service | None) -> None:
-        """One service is now other than before; None where it is not there."""
-        same = before is not None and after is not None and before.request is after.request and _alike(before.plan, after.plan)
-        if before is not None:
-            for sets, key in self._keys(before, passing=same):
-                sets.drop(key, before.id)
-            for marked in (self.timed, self.lit, self.noted):
-                marked.discard(before.id)
-        if after is None:
+        """One service is now other than before; None where it is not there. It costs what differs."""
+        service = after or before
+        if service is None:
             return
-        for sets, key in self._keys(after, passing=same):
-            sets.put(key, after.id)
-        if after.end_s is not None:
-            self.timed.add(after.id)
-        if after.plan is not None and (after.plan.route.get("cross_connects") or after.plan.route.get("media_channels")):
-            self.lit.add(after.id)
-        if after.state == "ACTIVE" and after.reason:
-            self.noted.add(after.id)
-
-    def _keys(self, service: Service, *, passing: bool) -> Iterator[tuple[Sets, Hashable]]:
-        """Where the service is to be found: by all that it is, or by what changes while its request and plan stay."""
-        yield self.in_state, service.state
-        for name in set(service.companions):
-            yield self.needing, name
-        if passing:
-            return
-        yield self.alike, likeness(service.kind, service.request)
-        if service.plan is not None:
-            for name in service.plan.touches:
-                yield self.touching, name
-            for device in service.plan.desired:
-                yield self.on, device
+        places: list[tuple[Sets, Keys]] = [(self.in_state, _state), (self.needing, _companions)]
+        if before is None or after is None or before.request is not after.request:
+            places.append((self.alike, _likeness))
+        if before is None or after is None or before.plan is not after.plan:
+            places += [(self.touching, _touched), (self.on, _devices)]
+        for sets, keys in places:
+            had, has = (_NOWHERE if each is None else keys(each) for each in (before, after))
+            if had != has:
+                for key in had - has:
+                    sets.drop(key, service.id)
+                for key in has - had:
+                    sets.put(key, service.id)
+        for marked, belongs in ((self.timed, _timed), (self.lit, _lit), (self.noted, _noted)):
+            (marked.add if after is not None and belongs(after) else marked.discard)(service.id)
 
     def states(self, *states: ServiceState) -> set[str]:
         """Ids of the services in one of these states."""
         return set().union(*(self.in_state.of(state) for state in states))
 
 
-def _alike(a: Plan | None, b: Plan | None) -> bool:
-    """Whether two plans are to be found in the same places."""
-    return a is b or (a is not None and b is not None and a.touches == b.touches and a.desired.keys() == b.desired.keys())
+def _state(service: Service) -> Set[Hashable]:
+    return frozenset([service.state])
+
+
+def _companions(service: Service) -> Set[Hashable]:
+    return frozenset(service.companions)
+
+
+def _likeness(service: Service) -> Set[Hashable]:
+    return frozenset([likeness(service.kind, service.request)])
+
+
+def _touched(service: Service) -> Set[Hashable]:
+    return _NOWHERE if service.plan is None else service.plan.touches
+
+
+def _devices(service: Service) -> Set[Hashable]:
+    return _NOWHERE if service.plan is None else service.plan.desired.keys()
+
+
+def _timed(service: Service) -> bool:
+    return service.end_s is not None
+
+
+def _lit(service: Service) -> bool:
+    return service.plan is not None and bool(service.plan.route.get("cross_connects") or service.plan.route.get("media_channels"))
+
+
+def _noted(service: Service) -> bool:
+    return service.state == "ACTIVE" and bool(service.reason)
 
 
 def likeness(kind: str, request: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The ledger: what is promised of each resource, from when until when. Pure data.
 
-It is kept, not made anew: an entry that changes costs what that entry holds, whatever else is promised. Sums are exact, so they depend on
-what is promised and not on the order in which it came.
+It is kept, not made anew: an entry that changes costs what that entry holds, whatever else is promised, and that only once sums are asked
+for. Sums are exact, so they depend on what is promised and not on the order in which it came.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Ledger:
         self._peaks: dict[str, float] = {}
         self._of_kind: dict[str, Promised] = {}
         self._holding: dict[str, set[str]] = {}
+        self._counted: dict[str, Entry] = {}
+        """Of services whose entry changed since the accounts were last looked at, what these count for them."""
         self._changed: dict[str, int] = {}
         for service, reservations in (entries or {}).items():
             self._enter(service, reservations)
@@ -103,6 +105,7 @@ class Ledger:
 
     def reserved(self, start_s: float = -math.inf, end_s: float = math.inf) -> dict[str, float]:
         """The most that is promised of each resource at any moment within the interval [start, end)."""
+        self._count()
         start_s, end_s = max(start_s, self._window[0]), min(end_s, self._window[1])
         if (start_s, end_s) == ALWAYS:
             return dict(self._peaks)
@@ -112,12 +115,14 @@ class Ledger:
     def reserved_of(self, kind: str) -> Mapping[str, float]:
         """What `reserved` says of the resources `<kind>:<name>`, by name. To be read only."""
         if self._window == ALWAYS:
+            self._count()
             return self._of_kind.get(kind, {})
         prefix = f"{kind}:"
         return {resource[len(prefix) :]: peak for resource, peak in self.reserved().items() if resource.startswith(prefix)}
 
     def holding(self, kind: str) -> dict[str, Entry]:
         """The entries with a reservation of some resource `<kind>:<name>`."""
+        self._count()
         held = {name: self._entries[name] for name in sorted(self._holding.get(kind, ()))}
         if self._window == ALWAYS:
             return held
@@ -160,33 +165,46 @@ class Ledger:
     def _sharing(self) -> Ledger:
         other = Ledger(revision=self.revision)
         other._window, other._entries, other._accounts, other._peaks = self._window, self._entries, self._accounts, self._peaks
-        other._of_kind, other._holding = self._of_kind, self._holding
+        other._of_kind, other._holding, other._counted = self._of_kind, self._holding, self._counted
         return other
 
     def _with(self, changes: Mapping[str, Entry | None]) -> Ledger:
+        self._count()
         other = self._sharing()
         other._entries, other._accounts, other._peaks = dict(self._entries), dict(self._accounts), dict(self._peaks)
         other._of_kind = {kind: Promised(peaks) for kind, peaks in self._of_kind.items()}
-        other._holding = {kind: set(names) for kind, names in self._holding.items()}
+        other._holding, other._counted = {kind: set(names) for kind, names in self._holding.items()}, {}
         for service, reservations in changes.items():
             other._enter(service, reservations)
         other._changed = dict.fromkeys(other._entries, other.revision)
         return other
 
     def _enter(self, service: str, reservations: Entry | None) -> None:
-        for each in self._entries.pop(service, ()):
-            self._holding[self._account(each, -1)].discard(service)
+        self._counted.setdefault(service, self._entries.pop(service, ()))
         if reservations is not None:
             self._entries[service] = reservations
-            for each in reservations:
-                self._holding.setdefault(self._account(each, +1), set()).add(service)
 
-    def _account(self, each: Reservation, sign: int) -> str:
-        """Add a reservation, or take it away; returns of which kind its resource is."""
+    def _count(self) -> None:
+        """Bring the accounts up to the entries."""
+        while self._counted:
+            service, counted = self._counted.popitem()
+            entry = self._entries.get(service, ())
+            for each in counted:
+                self._account(each, -1)
+            for each in entry:
+                self._account(each, +1)
+            kinds = _kinds(entry)
+            for kind in _kinds(counted) - kinds:
+                self._holding[kind].discard(service)
+            for kind in kinds:
+                self._holding.setdefault(kind, set()).add(service)
+
+    def _account(self, each: Reservation, sign: int) -> None:
+        """Add a reservation, or take it away."""
         resource = each.resource
         kind, _, name = resource.partition(":")
         holders, always, for_a_time = self._accounts.get(resource, _NOTHING)
-        if (each.start_s, each.end_s) == ALWAYS:
+        if each.start_s == -math.inf and each.end_s == math.inf:
             holders, always = holders + sign, always + sign * _parts(each.amount)
         elif sign > 0:
             for_a_time = (*for_a_time, each)
@@ -197,8 +215,11 @@ class Ledger:
         peak = account.peak(*ALWAYS)
         if peak is None:
             del self._accounts[resource], self._peaks[resource], self._of_kind[kind][name]
-            return kind
+            return
         if kind not in self._of_kind:
             self._of_kind[kind] = Promised()
         self._accounts[resource], self._peaks[resource], self._of_kind[kind][name] = account, peak, peak
-        return kind
+
+
+def _kinds(entry: Entry) -> set[str]:
+    return {each.resource.partition(":")[0] for each in entry}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Mapping
+from typing import Any
 
 CHANGES_KEPT = 10_000
 """So many changes are listed before a new list is begun; who follows the old one reads everything anew, once."""
@@ -23,6 +24,10 @@ class Promised(UserDict[str, float]):
     def __delitem__(self, name: str) -> None:
         del self.data[name]
         self._note(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Told here because routing asks for every link of every path, and a UserDict takes three calls for it."""
+        return self.data.get(name, default)
 
     def _note(self, name: str) -> None:
         if len(self.changes) >= CHANGES_KEPT:
