@@ -341,16 +341,6 @@ class Desk:
         """What is promised now."""
         return self._plans.ledger()
 
-    def light_order(self) -> dict[tuple[str, int, int], int]:
-        """What joins two ports (switch, ingress, egress) numbered along their lightpaths, what is at the source 0."""
-        return {
-            (each["switch"], each["ingress"], each["egress"]): each.get("place", number)
-            for service in map(self.book.services.__getitem__, sorted(self.book.index.lit))
-            if service.plan is not None
-            for kind in ("cross_connects", "media_channels")
-            for number, each in enumerate(service.plan.route.get(kind, ()))
-        }
-
     def setup_s(self, service: Service) -> tuple[float, int] | None:
         """How long setting the service's path of light took, by the median in seconds, and of how many times; None when it never was."""
         return None if service.plan is None else self._plans.setups.expected_s(service.plan)

@@ -282,7 +282,7 @@ class Planning:
     def ledger(self) -> Ledger:
         """What is promised now; ports of cross-connects that an unreachable switch may still have count as promised."""
         devices = self.reconciler.devices
-        silent = {name for name in self.book.leaving if name not in devices or not devices[name].connected}
+        silent = {name for name in self.book.leaving if name not in devices or not devices[name].connected or name in self.reconciler.waiting}
         held = silent | self._held
         for name in sorted(held):
             left = self.book.of(name).absent if name in silent else ()

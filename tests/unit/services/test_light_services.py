@@ -175,7 +175,6 @@ async def test_what_needs_no_port_of_the_old_way_is_made_while_it_still_carries_
     links = [Link(kind="fibre", id=f"f{number}", ends=pair, loss_db=1.0) for number, pair in enumerate(pairs)]
     before = {"west": (CrossConnect(1, 5),), "old": (CrossConnect(1, 5),), "east": (CrossConnect(1, 5),)}
     after = {"west": (CrossConnect(1, 6),), "new": (CrossConnect(1, 5),), "east": (CrossConnect(2, 5),)}
-    places = {(name, each.ingress, each.egress): place for way in (before, after) for place, (name, (each,)) in enumerate(way.items())}
     devices = {name: ScriptedDevice(name) for name in switches}
     book = Book(store)
 
@@ -183,7 +182,7 @@ async def test_what_needs_no_port_of_the_old_way_is_made_while_it_still_carries_
         pass
 
     network = Topology("four", switches | ends, links)
-    reconciler = Reconciler(devices, book, settled, lambda: places, plant=partial(build, network))
+    reconciler = Reconciler(devices, book, settled, plant=partial(build, network))
     book.commit([delivered("l", dict(before))])
     await reconciler._round(set(devices))
     calls: list[Diff] = []
