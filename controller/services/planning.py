@@ -280,9 +280,9 @@ class Planning:
     # keeping
 
     def ledger(self) -> Ledger:
-        """What is promised now; ports of cross-connects that an unreachable switch may still have count as promised."""
-        devices = self.reconciler.devices
-        silent = {name for name in self.book.leaving if name not in devices or not devices[name].connected or name in self.reconciler.waiting}
+        """What is promised now; ports of cross-connects that a switch keeps, or may keep where it is unreachable, count as promised."""
+        devices, waiting = self.reconciler.devices, self.reconciler.waiting
+        silent = {name for name in self.book.leaving if name in waiting or name not in devices or not devices[name].connected}
         held = silent | self._held
         for name in sorted(held):
             left = self.book.of(name).absent if name in silent else ()

@@ -224,7 +224,6 @@ async def test_a_switch_of_the_other_way_goes_wrong_in_a_restoration(tmp_path: P
         assert (row.stray_light(), row.lit()) == ([], does == "drop")
 
 
-@pytest.mark.xfail(strict=True, reason="the cross-connects of the way it had are removed in no order: light stands on a half way for a moment")
 async def test_a_lightpath_is_moved_off_a_switch_that_is_drained(tmp_path: Path) -> None:
     """Light is out before the old way is taken apart, and lit again when the new one is whole."""
     async with running(tmp_path) as row:
@@ -262,12 +261,12 @@ async def test_a_switch_comes_back_with_other_cross_connects(tmp_path: Path, oth
         assert row.lit() == (not reason)
 
 
-async def campaign(row: Row, kills: int) -> list[int]:
+async def campaign(row: Row, kills: int, seed: int) -> list[int]:
     """Set up, move off a cut fibre and take down; each is stopped at a random point by a kill, and left to the next controller to finish.
 
     Returns for each kill how many of the path's five switches then held their part of it.
     """
-    chance, found = random.Random(5), list[int]()
+    chance, found = random.Random(seed), list[int]()
     taken_s: dict[str, float] = {}
     for number in range(3 + kills):  # the first three are left alone, to see how long each takes
         before = row.held()
@@ -295,15 +294,16 @@ async def campaign(row: Row, kills: int) -> list[int]:
 
 async def test_the_controller_killed_in_the_middle_of_a_change(tmp_path: Path) -> None:
     async with running(tmp_path) as row:
-        assert len(await campaign(row, 3)) == 3
+        assert len(await campaign(row, 3, 5)) == 3
+        assert row.stray_light() == []
 
 
 @pytest.mark.soak
-@pytest.mark.xfail(strict=False, reason="a controller that restarts removes from switches before the source's is connected: light on a half way")
 @pytest.mark.timeout(1200)
-async def test_the_controller_killed_at_fifty_points(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [5, 6, 7])
+async def test_the_controller_killed_at_fifty_points(tmp_path: Path, seed: int) -> None:
     async with running(tmp_path) as row:
-        found = await campaign(row, 50)
+        found = await campaign(row, 50, seed)
         assert row.stray_light() == []
     print(f"\nswitches of five that were done when the controller was killed: {sorted(found)}")
     assert any(0 < each < 5 for each in found), "the kills came in the middle"

@@ -174,7 +174,9 @@ def moments(draw: st.DrawFn, before: Held, diffs: list[Diff], order: LightOrder)
     """Every state on the way, where within a stage one item is changed after the other, in whatever order."""
     now = dict(before)
     for stage in stages(diffs, order):
-        steps = [(name, item, adds) for name, each in stage.items() for adds in (False, True) for item in (each.add if adds else each.remove)]
+        steps = [
+            (name, item, adds) for name, each in stage.items() for adds in (False, True) for item in (each.add if adds else each.remove)
+        ]
         for name, item, adds in draw(st.permutations(steps)):
             now[name] = now[name] | {item} if adds else now[name] - {item}
             yield dict(now)
@@ -277,3 +279,43 @@ def test_where_nobody_has_told_what_sends_light_may_come_from_every_end() -> Non
     lamp = Node(kind="end-node", modules={"m": Module(role="tx")})
     told = Topology("row", {**switches, "lamp": lamp}, [*between, fibre("lamp:m", "a:1")])
     assert [sorted(stage) for stage in stages(diffs, in_order(build(told), whole, diffs, {}, whole))] == [["a"], ["b", "c"]]
+
+
+def test_what_other_light_needs_is_not_darkened() -> None:
+    """A splitter behind the join that stays: one branch is led elsewhere, the other one serves."""
+    nodes = {
+        "lamp": Node(kind="end-node", modules={"m": Module(role="tx")}),
+        **{name: Node(kind="end-node", modules={"m": Module(role="rx")}) for name in ("r1", "r2", "r3")},
+        "p": Node(kind="passive", ports=3, losses_db={"1-3": 0.4, "2-3": 0.4}),
+        **{name: Node(kind="optical-switch", ports=8) for name in ("a", "b", "c")},
+    }
+    pairs = [("lamp:m", "a:1"), ("a:5", "p:3"), ("p:1", "b:1"), ("p:2", "c:1"), ("b:5", "r1:m"), ("b:6", "r2:m"), ("c:5", "r3:m")]
+    network = Topology("branches", nodes, [fibre(*pair) for pair in pairs])
+    stays, old, new = CrossConnect(1, 5), CrossConnect(1, 5), CrossConnect(1, 6)
+    for other, darkened in ((frozenset({CrossConnect(1, 5)}), set()), (frozenset[CrossConnect](), {("a", stays)})):
+        held = {"a": frozenset({stays}), "b": frozenset({old}), "c": other}
+        order = in_order(build(network), held, [Diff("b", add=(new,), remove=(old,))], {**held, "b": {new}}, {"b": {old}})
+        assert order.darkened == darkened
+        assert order.behind.get(("b", old), set()) == darkened
+
+
+def test_light_of_one_colour_does_not_hold_back_what_only_another_passes() -> None:
+    nodes = {
+        **{
+            colour: Node(kind="end-node", modules={"m": Module(role="tx", wavelength_nm=nm)})
+            for colour, nm in (("red", RED), ("blue", BLUE))
+        },
+        **{name: Node(kind="optical-switch", ports=8) for name in ("a", "b")},
+        "p": Node(kind="passive", ports=3, losses_db={"1-3": 0.4, "2-3": 0.4}),
+        "w": Node(kind="wavelength-switch", ports=4),
+    }
+    pairs = [("red:m", "a:1"), ("blue:m", "b:1"), ("a:5", "p:1"), ("b:5", "p:2"), ("p:3", "w:1")]
+    network = Topology("colours", nodes, [fibre(*pair) for pair in pairs])
+    joined = CrossConnect(1, 5)
+    of = {nm: MediaChannel(number, "1", str(number + 2), mhz_of(nm) - 9, mhz_of(nm) + 9) for number, nm in enumerate((RED, BLUE))}
+    held: dict[str, frozenset[Item]] = {"a": frozenset({joined}), "b": frozenset({joined}), "w": frozenset(of.values())}
+    diffs = [Diff("a", remove=(joined,)), Diff("w", remove=tuple(of.values()))]
+    order = in_order(build(network), held, diffs, {}, held)
+    gone = {**held, "a": frozenset[Item]()}
+    assert (order.obstacle(("w", of[RED]), held), order.obstacle(("w", of[RED]), gone)) == ("a", "")
+    assert (order.obstacle(("w", of[BLUE]), held), order.obstacle(("w", of[BLUE]), gone)) == ("b", "b")
