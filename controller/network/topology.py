@@ -276,6 +276,19 @@ class Topology:
                 barred.update(link_id for _, _, link_id in self.graph.edges(name, keys=True))
         return frozenset(barred)
 
+    def out_of_service(self) -> set[str]:
+        """Ids of links that are down, outside their windows or disabled, what rides on such glass included but for its administration, and
+        names of disabled nodes: what carries nothing now, whereas what is draining still does."""
+        silent = self._down | self._shut
+        silent.update([rider for link_id in silent for rider in self._riders.get(link_id, ())])
+        silent.update(link.id for link in self._links.values() if link.admin == "disabled")
+        silent.update(name for name, node in self.nodes() if node.admin == "disabled")
+        return silent
+
+    def known(self, name: str) -> bool:
+        """Whether there is a node of that name or a link of that id."""
+        return name in self.graph or name in self._links
+
     def measured(self, field: str) -> Mapping[str, float]:
         """What devices measured of a figure, by link id."""
         return self._measured[field]
