@@ -47,8 +47,9 @@ class Desired:
         for item in before:
             if item in items:
                 continue
-            if others := tuple(each for each in self.wanted[item] if each != service):
-                self.wanted[item] = others
+            wants = self.wanted[item]
+            if len(wants) > 1:
+                self.wanted[item] = tuple(each for each in wants if each != service)
             else:
                 del self.wanted[item]
                 self.leave(item, service)
