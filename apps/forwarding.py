@@ -90,13 +90,13 @@ def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger,
     if there.vlan != back.vlan:
         vlans = [f"{name} is in {f'VLAN {network.node(name).vlan}' if network.node(name).vlan else 'none'}" for name in request.ends]
         raise NoRoute(f"hosts are joined within one VLAN: {', '.join(vlans)}", "vlan", None)
-    pair = f"hosts:{','.join(sorted(request.ends))}"
-    if ledger.reserved().get(pair):
+    pair = ",".join(sorted(request.ends))
+    if ledger.reserved_of("hosts").get(pair):
         raise NoRoute(f"{' and '.join(request.ends)} are connected by another service already", "ends", None)
     routes = _routes(request, network, ledger)
     ways = [_steps(route) for route in routes]
     backwards = [[(switch, outward, inward) for switch, inward, outward in reversed(way)] for way in ways]
-    reservations = [Reservation(pair, 1.0)]
+    reservations = [Reservation(f"hosts:{pair}", 1.0)]
     if request.rate_mbps:
         links = sorted({link for route in routes for link in route.links})
         reservations += [Reservation(f"ethernet:{link}", request.rate_mbps) for link in links]

@@ -6,7 +6,7 @@ They are set within a loss budget, on ports of their own, and never against the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -67,18 +67,34 @@ class _Lit:
     hops: list[dict[str, str | None]]
 
 
+class _Taken(Collection[tuple[str, str]]):
+    """The ports (node, port) that are promised, as the ledger has them: thousands, of which a plan looks at a few."""
+
+    def __init__(self, promised: Mapping[str, float]) -> None:
+        self._promised = promised
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, tuple) and ":".join(port) in self._promised
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        ends = map(parse_end, self._promised)
+        return ((end.node, end.port or "") for end in ends)
+
+    def __len__(self) -> int:
+        return len(self._promised)
+
+
 def plan(service: str, request: Lightpath, network: Topology, ledger: Ledger, now_s: float) -> Plan:
     """Cross-connects and media channels from the transmitters' side to the receivers'.
 
     Raises NoRoute when no free ports join the ends within the budget, or what joins them would break a rule of safety.
     """
-    reserved = {resource for resource, amount in ledger.reserved().items() if amount > 0}
-    taken = frozenset(_port(resource) for resource in reserved if resource.startswith("port:"))
+    taken = _Taken(ledger.reserved_of("port"))
     lit, explanation = _bundle(service, request, network, taken) if request.strands else _single(request, network, taken)
     channels = {each.switch for strand in lit for each in strand.route.media_channels}
     if unreached := sorted(name for name in channels if network.node(name).address is None):
         raise NoRoute(f"the only way is through {', '.join(unreached)}, which cannot be reached: give it an address", "driver", None)
-    placed = _placed(network, lit, reserved)
+    placed = _placed(network, lit, ledger.reserved_of("channel"))
     desired: dict[str, tuple[Item, ...]] = {}
     for device, item in placed:
         desired[device] = (*desired.get(device, ()), item)
@@ -96,7 +112,7 @@ def plan(service: str, request: Lightpath, network: Topology, ledger: Ledger, no
     )
 
 
-def _single(request: Lightpath, network: Topology, taken: frozenset[tuple[str, str]]) -> tuple[list[_Lit], tuple[str, ...]]:
+def _single(request: Lightpath, network: Topology, taken: Collection[tuple[str, str]]) -> tuple[list[_Lit], tuple[str, ...]]:
     route = light(network, *request.ends, max_loss_db=request.max_loss_db, taken=taken)
     if _is_receiver(network, route.ports[0]):
         route = light(network, *reversed(request.ends), max_loss_db=request.max_loss_db, taken=taken)
@@ -105,7 +121,7 @@ def _single(request: Lightpath, network: Topology, taken: frozenset[tuple[str, s
     return [_Lit(route, launch_dbm, route.to_json(), _hops(network, route))], route.explanation
 
 
-def _bundle(service: str, request: Lightpath, network: Topology, taken: frozenset[tuple[str, str]]) -> tuple[list[_Lit], tuple[str, ...]]:
+def _bundle(service: str, request: Lightpath, network: Topology, taken: Collection[tuple[str, str]]) -> tuple[list[_Lit], tuple[str, ...]]:
     """The routes of all strands at once. Raises NoRoute when there is none for one of them beside the others."""
     from controller.routing.light.joint import assign  # here, as it needs the solver, which only the planner's worker is to load
     from controller.routing.light.strands import Bundle, Strand
@@ -152,10 +168,13 @@ def _oriented(network: Topology, ends: tuple[str, str], signal: Signal) -> tuple
     return named(here), named(there)
 
 
-def _placed(network: Topology, lit: Sequence[_Lit], reserved: set[str]) -> dict[tuple[str, Item], int]:
-    """What is to be set on which device, and at which place from its source (0); what strands share is where the farthest source is."""
+def _placed(network: Topology, lit: Sequence[_Lit], channels_taken: Iterable[str]) -> dict[tuple[str, Item], int]:
+    """What is to be set on which device, and at which place from its source (0); what strands share is where the farthest source is.
+
+    Channels have numbers that are not among those taken, `<switch>:<number>`.
+    """
     placed: dict[tuple[str, Item], int] = {}
-    taken = set(reserved)
+    taken = set(channels_taken)
     known: dict[object, Item] = {}
     for strand in lit:
         crossings, channels = iter(strand.route.cross_connects), iter(strand.route.media_channels)
@@ -168,11 +187,11 @@ def _placed(network: Topology, lit: Sequence[_Lit], reserved: set[str]) -> dict[
                 items.append((each.switch, frozenset((each.ingress, each.egress)), CrossConnect(each.ingress, each.egress)))
             elif kind == "wavelength-switch":
                 channel = next(channels)
-                number = next(number for number in CHANNEL_NUMBERS if f"channel:{channel.switch}:{number}" not in taken)
+                number = next(number for number in CHANNEL_NUMBERS if f"{channel.switch}:{number}" not in taken)
                 band = channel.lower_frequency_mhz, channel.upper_frequency_mhz
                 made = MediaChannel(number, str(channel.ingress), str(channel.egress), *band)
                 if (channel.switch, channel) not in known:
-                    taken.add(f"channel:{channel.switch}:{number}")
+                    taken.add(f"{channel.switch}:{number}")
                 items.append((channel.switch, channel, made))
         for place, (device, key, item) in enumerate(items):
             same = device, known.setdefault((device, key), item)
@@ -207,11 +226,6 @@ def _told(request: Lightpath, lit: Sequence[_Lit], ports: tuple[str, ...]) -> di
 def _hops(network: Topology, route: LightRoute) -> list[dict[str, str | None]]:
     fibres = {frozenset(network.link(link_id).ends): link_id for link_id in route.links}
     return [{"from": here, "to": there, "link": fibres.get(frozenset((here, there)))} for here, there in pairwise(route.ports)]
-
-
-def _port(resource: str) -> tuple[str, str]:
-    end = parse_end(resource.removeprefix("port:"))
-    return end.node, end.port or ""
 
 
 def _module(network: Topology, port: str) -> Module | None:

@@ -51,6 +51,7 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
             )
             gc.collect()
             gc.freeze()  # the network stays: looking through it at every collection would hold up the sessions
+            gc.set_threshold(*GARBAGE)
             sys.setswitchinterval(SWITCH_S)
             await stop.wait()
 
@@ -64,6 +65,9 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
         fail(f"cannot start: {reason(error)}")
 
 
+GARBAGE = 700, 2, 500
+"""After how many new objects, and then collections of the generation before, each generation is looked through: the middle one while it is
+small (after 10, as it is by default, it holds up the event loop for 10 ms), the oldest seldom, for what stays is frozen."""
 SWITCH_S = 0.0005
 """How long a thread that compares, unpickles or writes keeps the event loop waiting for the interpreter (5 ms if nothing is said)."""
 

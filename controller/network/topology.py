@@ -76,15 +76,21 @@ class Topology:
         self._down: set[str] = set()
         self._windows: dict[str, tuple[windows.Interval, ...]] = {}
         self._shut: set[str] = set()
+        self._disabled: set[str] = set()
+        """Nodes and links."""
         self._views: dict[frozenset[str], Topology] = {}
         self._measured: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
         self._changes: deque[tuple[int, events.NetworkEvent]] = deque(maxlen=CHANGES_KEPT)
         self.derived: dict[type, Any] = {}
         """What others computed from this topology and keep with it, by type; each catches up by `changed_since`. Not pickled."""
         for node_name, node in nodes.items():
-            self.graph.add_node(node_name, node=node)
+            self._put_node(node_name, node)
         for link in links:
             self._put(link)
+
+    def _put_node(self, name: str, node: Node) -> None:
+        self.graph.add_node(name, node=node)
+        (self._disabled.add if node.admin == "disabled" else self._disabled.discard)(name)
 
     def _put(self, link: Link) -> None:
         for name in link.nodes:
@@ -95,6 +101,7 @@ class Topology:
         self._windows.pop(link.id, None)
         if link.windows:
             self._windows[link.id] = windows.merged(link.windows)
+        (self._disabled.add if link.admin == "disabled" else self._disabled.discard)(link.id)
         self._links[link.id] = link
         self.graph.add_edge(*link.nodes, key=link.id, link=link)
 
@@ -186,14 +193,14 @@ class Topology:
                 node = self.node(name)
                 if node.admin == admin:
                     return False
-                self.graph.nodes[name]["node"] = replace(node, admin=admin)
+                self._put_node(name, replace(node, admin=admin))
             case events.AdminChanged(_, name, admin):
                 link_model = self.link(name)
                 if link_model.admin == admin:
                     return False
                 self._put(replace(link_model, admin=admin))
             case events.NodeAdded(name, node):
-                self.graph.add_node(name, node=node)
+                self._put_node(name, node)
                 self.structure += 1
             case events.LinkAdded(link_model):
                 self._put(link_model)
@@ -206,6 +213,7 @@ class Topology:
                 del self._links[link]
                 self._windows.pop(link, None)
                 self._shut.discard(link)
+                self._disabled.discard(link)
                 self.structure += 1
         return True
 
@@ -275,6 +283,17 @@ class Topology:
             if node.admin != "enabled":
                 barred.update(link_id for _, _, link_id in self.graph.edges(name, keys=True))
         return frozenset(barred)
+
+    def out_of_service(self) -> set[str]:
+        """Ids of links that are down, outside their windows or disabled, what rides on such glass included but for its administration, and
+        names of disabled nodes: what carries nothing now, whereas what is draining still does."""
+        silent = self._down | self._shut
+        riders = [rider for link_id in silent for rider in self._riders.get(link_id, ())]
+        return silent.union(riders, self._disabled)
+
+    def known(self, name: str) -> bool:
+        """Whether there is a node of that name or a link of that id."""
+        return name in self.graph or name in self._links
 
     def measured(self, field: str) -> Mapping[str, float]:
         """What devices measured of a figure, by link id."""

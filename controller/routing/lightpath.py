@@ -119,8 +119,8 @@ def _candidates(
         sender = transmitter(near.module, far.module)
         mhz = mhz_of(sender.wavelength_nm) if sender else None
         for way in ways(plant, near.port, far.port, mhz=mhz, guard_mhz=_GUARD_MHZ, taken=taken):
-            used = {*taken, near.port, far.port}
-            hops = way.hops(lambda group, used=used: group.take(used))  # type: ignore[misc]
+            used = {near.port, far.port}
+            hops = way.hops(lambda group, used=used: group.take(used, taken))  # type: ignore[misc]
             found_shine = shine(plant, near.port, hops, mhz, classical=False)
             if found_shine.blinded is None:
                 limits = [max_loss_db, *(each.module.max_loss_db for each in (near, far) if each.module is not None)]

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
+from controller.services.app import Plan
 from controller.services.index import Index
 from controller.services.ledger import Ledger
 from controller.services.service import SERVICE, Service, promised
@@ -46,8 +47,9 @@ class Desired:
         for item in before:
             if item in items:
                 continue
-            if others := tuple(each for each in self.wanted[item] if each != service):
-                self.wanted[item] = others
+            wants = self.wanted[item]
+            if len(wants) > 1:
+                self.wanted[item] = tuple(each for each in wants if each != service)
             else:
                 del self.wanted[item]
                 self.leave(item, service)
@@ -142,12 +144,13 @@ class Book:
         changes: dict[str, dict[str, tuple[Item, ...]]] = {}
         for name, service in services.items():
             before, after = _items(self.services.get(name)), _items(service)
+            if before is after:
+                continue
             for device in before.keys() | after.keys():
                 if tuple(before.get(device, ())) != (items := tuple(after.get(device, ()))):
                     changes.setdefault(device, {})[name] = items
-        keys = [f"{kind}/{name}" for kind in ("service", "plan") for name in services]
-        keys += [f"desired/{device}/{name}" for device, names in changes.items() for name in names]
-        self.store.check({key: self._revisions.get(key, 0) for key in keys})  # before anything changes here
+        # before anything changes here; nothing of a service changes in the store without the service
+        self.store.check({key: self._revisions.get(key, 0) for key in map("service/{}".format, services)})
         left = []
         for device in sorted(changes):
             desired = self._own(device)
@@ -202,17 +205,24 @@ class Book:
             del self.desired[device]
 
     def _keep(self, name: str, service: Service | None) -> None:
-        self.index.replace(self.services.get(name), service)
+        before = self.services.get(name)
+        self.index.replace(before, service)
         if service is None:
             self.services.pop(name, None)
         else:
             self.services[name] = service
-        if service is None or service.plan is None or service.state == "FAILED":
-            self.ledger.put(name, None)
-        else:
-            self.ledger.put(name, promised(service.plan, service.interval_s))
+        if (now := _promised(service)) != _promised(before):
+            self.ledger.put(name, None if now is None else promised(*now))
+
+
+_NO_ITEMS: Mapping[str, tuple[Item, ...]] = MappingProxyType({})
 
 
 def _items(service: Service | None) -> Mapping[str, tuple[Item, ...]]:
     """What the devices are to hold for a service now."""
-    return service.plan.desired if service is not None and service.plan is not None and service.delivered else {}
+    return service.plan.desired if service is not None and service.plan is not None and service.delivered else _NO_ITEMS
+
+
+def _promised(service: Service | None) -> tuple[Plan, tuple[float, float]] | None:
+    """What the ledger's entry for a service follows from; None for none."""
+    return None if service is None or service.plan is None or service.state == "FAILED" else (service.plan, service.interval_s)

@@ -31,7 +31,7 @@ __all__ = ["Desk", "NameTaken", "Observing", "UnknownService"]
 TICK_S = 1.0
 SETTLING_S = 3.0
 """How long light may take to be read after its path was set, before a fibre is held to be cut."""
-CHUNK = 8
+CHUNK = 4
 """So many services are judged before others have their turn on the event loop."""
 LOOK_AGAIN_S = 30.0
 """How often degraded services are planned again without a cause."""
@@ -220,9 +220,8 @@ class Desk:
         index, turn = self.book.index, Turn()
         concerned = concerned | refused.keys() | self._plans.unjudged
         self._plans.unjudged.clear()
-        under_way = index.states("REMOVING", "PROGRAMMING", "DEGRADED", "REPAIRING") | index.noted
         for device in looked_at:
-            concerned |= under_way.intersection(index.on.of(device))
+            concerned |= index.unsettled.intersection(index.on.of(device))
             await turn.pause()
         await self._judged(sorted(concerned), refused)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from controller.services.service import Service, ServiceState
 
-
 Keys = Callable[[Service], Set[Hashable]]
 _NOWHERE: frozenset[Hashable] = frozenset()
 
@@ -32,7 +31,8 @@ class Index:
     """Ids of services.
 
     `touching` by node or link of their plans, `on` by device of their plans, `needing` by companion, `in_state` by state, `alike` by kind
-    and request; `timed` have an end, `lit` have cross-connects or media channels, `noted` are ACTIVE with a reason.
+    and request; `timed` have an end, `lit` have cross-connects or media channels, `unsettled` are on their way, DEGRADED, or ACTIVE with a
+    reason.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Index:
         self.in_state = Sets()
         self.timed: set[str] = set()
         self.lit: set[str] = set()
-        self.noted: set[str] = set()
+        self.unsettled: set[str] = set()
 
     def replace(self, before: Service | None, after: Service | None) -> None:
         """One service is now other than before; None where it is not there. It costs what differs."""
@@ -62,7 +62,7 @@ class Index:
                     sets.drop(key, service.id)
                 for key in has - had:
                     sets.put(key, service.id)
-        for marked, belongs in ((self.timed, _timed), (self.lit, _lit), (self.noted, _noted)):
+        for marked, belongs in ((self.timed, _timed), (self.lit, _lit), (self.unsettled, _unsettled)):
             (marked.add if after is not None and belongs(after) else marked.discard)(service.id)
 
     def states(self, *states: ServiceState) -> set[str]:
@@ -98,8 +98,8 @@ def _lit(service: Service) -> bool:
     return service.plan is not None and bool(service.plan.route.get("cross_connects") or service.plan.route.get("media_channels"))
 
 
-def _noted(service: Service) -> bool:
-    return service.state == "ACTIVE" and bool(service.reason)
+def _unsettled(service: Service) -> bool:
+    return service.state in ("REMOVING", "PROGRAMMING", "DEGRADED", "REPAIRING") or (service.state == "ACTIVE" and bool(service.reason))
 
 
 def likeness(kind: str, request: dict[str, Any]) -> str:

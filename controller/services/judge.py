@@ -15,14 +15,16 @@ from controller.services.service import Service
 
 log = logging.getLogger(__name__)
 
+_UNREAD = State()
+
 
 @dataclass(slots=True)
 class Judge:
     topology: Topology
     book: Book
     reconciler: Reconciler
-    _serving: set[str] = field(default_factory=set)
-    """Nodes and links found to serve at the revision `_looked_at` of the network."""
+    _silent: set[str] = field(default_factory=set)
+    """Nodes and links that carry nothing at the revision `_looked_at` of the network."""
     _looked_at: int = 0
 
     def verdict(self, service: Service, refusal: str = "") -> Service:
@@ -81,7 +83,7 @@ class Judge:
 
     def states(self, plan: Plan) -> Mapping[str, State]:
         views = self.reconciler.views
-        return {device: (views[device].state if device in views else None) or State() for device in plan.desired}
+        return {device: (views[device].state if device in views else None) or _UNREAD for device in plan.desired}
 
     def lacks(self, device: str, plan: Plan) -> bool:
         """Whether the device was not read to hold all that the plan has for it."""
@@ -107,15 +109,8 @@ class Judge:
 
     def broken(self, plan: Plan) -> list[str]:
         """The nodes and links of the plan that do not serve: links down, anything disabled or no longer in the network."""
-        if self._looked_at != self.topology.revision:
-            self._serving, self._looked_at = set(), self.topology.revision
-        broken = []
-        for name in plan.touches - self._serving:
-            if self._serves(name):
-                self._serving.add(name)
-            else:
-                broken.append(name)
-        return sorted(broken)
+        silent = self._out_of_service()
+        return sorted(name for name in plan.touches if name in silent or not self.topology.known(name))
 
     def touching(self, subjects: Iterable[str]) -> list[str]:
         """Services, delivered or planned, that depend on one of these nodes or links."""
@@ -129,8 +124,10 @@ class Judge:
         for companion, users in index.needing.items():
             if (each := services.get(str(companion))) is None or each.state in ("REMOVING", "FAILED"):
                 found |= users
+        for silent in self._out_of_service():
+            found.update(index.touching.of(silent))
         for subject, users in index.touching.items():
-            if not self._serves(str(subject)):
+            if not self.topology.known(str(subject)):
                 found |= users
         return [services[name] for name in sorted(found) if services[name].state != "REMOVING"]
 
@@ -143,14 +140,10 @@ class Judge:
         except UnknownName:
             return False
 
-    def _serves(self, name: str) -> bool:
-        try:
-            if name in self.topology.graph:
-                return self.topology.node(name).admin != "disabled"
-            link = self.topology.link(name)
-            return self.topology.up(link) and self.topology.open(link) and link.admin != "disabled"
-        except UnknownName:
-            return False
+    def _out_of_service(self) -> set[str]:
+        if self._looked_at != self.topology.revision:
+            self._silent, self._looked_at = self.topology.out_of_service(), self.topology.revision
+        return self._silent
 
     def _buffered(self, service: Service) -> bool:
         app = apps().get(service.kind)

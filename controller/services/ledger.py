@@ -85,7 +85,6 @@ class Ledger:
         self._window = ALWAYS
         self._entries: dict[str, Entry] = {}
         self._accounts: dict[str, _Account] = {}
-        self._peaks: dict[str, float] = {}
         self._of_kind: dict[str, Promised] = {}
         self._holding: dict[str, set[str]] = {}
         self._counted: dict[str, Entry] = {}
@@ -108,7 +107,7 @@ class Ledger:
         self._count()
         start_s, end_s = max(start_s, self._window[0]), min(end_s, self._window[1])
         if (start_s, end_s) == ALWAYS:
-            return dict(self._peaks)
+            return {f"{kind}:{name}": peak for kind, peaks in self._of_kind.items() for name, peak in peaks.items()}
         found = ((resource, account.peak(start_s, end_s)) for resource, account in self._accounts.items())
         return {resource: peak for resource, peak in found if peak is not None}
 
@@ -164,14 +163,14 @@ class Ledger:
 
     def _sharing(self) -> Ledger:
         other = Ledger(revision=self.revision)
-        other._window, other._entries, other._accounts, other._peaks = self._window, self._entries, self._accounts, self._peaks
+        other._window, other._entries, other._accounts = self._window, self._entries, self._accounts
         other._of_kind, other._holding, other._counted = self._of_kind, self._holding, self._counted
         return other
 
     def _with(self, changes: Mapping[str, Entry | None]) -> Ledger:
         self._count()
         other = self._sharing()
-        other._entries, other._accounts, other._peaks = dict(self._entries), dict(self._accounts), dict(self._peaks)
+        other._entries, other._accounts = dict(self._entries), dict(self._accounts)
         other._of_kind = {kind: Promised(peaks) for kind, peaks in self._of_kind.items()}
         other._holding, other._counted = {kind: set(names) for kind, names in self._holding.items()}, {}
         for service, reservations in changes.items():
@@ -211,14 +210,14 @@ class Ledger:
         else:
             at = for_a_time.index(each)
             for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
-        account = _Account(holders, always, for_a_time)
+        account = self._accounts[resource] = _Account(holders, always, for_a_time)
         peak = account.peak(*ALWAYS)
         if peak is None:
-            del self._accounts[resource], self._peaks[resource], self._of_kind[kind][name]
+            del self._accounts[resource], self._of_kind[kind][name]
             return
         if kind not in self._of_kind:
             self._of_kind[kind] = Promised()
-        self._accounts[resource], self._peaks[resource], self._of_kind[kind][name] = account, peak, peak
+        self._of_kind[kind][name] = peak
 
 
 def _kinds(entry: Entry) -> set[str]:

@@ -7,6 +7,7 @@ something else says what it has, and is sent what it lacks, or everything.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import math
 import multiprocessing
@@ -136,6 +137,8 @@ class _Replica:
 
 
 _replicas: dict[str, _Replica] = {}  # in the worker process only, by the network's name
+YOUNG = 20_000
+"""After so many new objects the worker's garbage is collected: plans are many objects, no garbage, and nobody waits for a slice of it."""
 ENTRIES_PER_PART = 100
 """So many services' entries of the ledger are pickled at a time, so that the event loop does not stand still."""
 
@@ -144,6 +147,8 @@ def _job(news: _News, work: Callable[..., Any], arguments: tuple[Any, ...]) -> A
     """Runs in the worker: `work(topology, ledger, *arguments)`; what the worker has when the news are not for that."""
     if news.whole is not None:
         _replicas[news.name] = _Replica(news.whole, news.now)
+        gc.collect()
+        gc.freeze()  # the network stays
     replica = _replicas.get(news.name)
     if replica is None or not replica.take(news):
         return _Has() if replica is None else replica.has
@@ -154,10 +159,9 @@ def _alone(replica: _Replica, work: Callable[..., Any], *arguments: Any) -> Any:
     return work(replica.topology, *arguments)
 
 
-def _plans(
-    replica: _Replica, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int
-) -> list[Plan | Exception]:
-    return plan_in_order(replica.topology, replica.ledger, wanted, but, now_s, revision, replica.ahead)
+def _plans(replica: _Replica, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int) -> bytes:
+    """Pickled, so that it is the event loop that unpickles them, and no thread that competes with it."""
+    return pickle.dumps(plan_in_order(replica.topology, replica.ledger, wanted, but, now_s, revision, replica.ahead), -1)
 
 
 def plan_in_order(
@@ -272,7 +276,8 @@ class Planner:
         Shorter than `services` when a plan needs companions: that plan is the last.
         """
         wanted = [Wanted.of(service) for service in services]
-        found: list[Plan | Exception] = await self._run(topology, ledger, _plans, wanted, but or {}, now_s, ledger.revision)
+        answer = await self._run(topology, ledger, _plans, wanted, but or {}, now_s, ledger.revision)
+        found: list[Plan | Exception] = pickle.loads(answer)  # noqa: S301 - from our own worker
         return found
 
     async def compute(self, topology: Topology, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -338,16 +343,17 @@ def executor(where: str) -> Iterator[Executor]:
 
 async def _news(has: _Has, topology: Topology, ledger: Ledger) -> _News:
     """For a worker that has this."""
-    entries = list(ledger.changed_since(has.ledger).items())
-    now = has._replace(ledger=ledger.revision)
+    entries, now = list(ledger.changed_since(has.ledger).items()), has._replace(ledger=ledger.revision)
     parts = []
+    if len(entries) > ENTRIES_PER_PART:
+        await asyncio.sleep(0)
     for start in range(0, len(entries), ENTRIES_PER_PART):
         told: dict[str, _Told | None] = {
             service: None if entry is None else tuple((each.resource, each.amount, each.start_s, each.end_s) for each in entry)
             for service, entry in entries[start : start + ENTRIES_PER_PART]
         }
         parts.append(pickle.dumps(told))
-        if start:
+        if len(entries) > ENTRIES_PER_PART:
             await asyncio.sleep(0)
     events = topology.events_since(has.network) if has.network >= 0 else None
     whole, revision = (None, topology.revision) if events is not None else await _whole(topology)
@@ -372,6 +378,7 @@ def _own_pool() -> Executor:
 def _begin_worker() -> None:
     """Runs in the worker, before its first job."""
     _end_with_controller()
+    gc.set_threshold(YOUNG)
     # in a thread, so that what needs no compiled search does not wait for one that was never compiled on this machine
     threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
 

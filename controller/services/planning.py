@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -32,7 +33,7 @@ BATCH = 32
 """So many services are planned by one job."""
 CHUNK = 4
 """So many are kept by one change of the store, without a pause."""
-YOUNG = 64
+YOUNG = 8
 """After so many plans kept the garbage collector passes over what there is from then on: they refer to each other in no circle, and a full
 collection that walks through ten thousand of them would hold up every session."""
 
@@ -160,8 +161,15 @@ class Planning:
 
         A service whose companion finds no way is planned again, too. Returns those that moved, and those that did not with the reason.
         """
-        services = [self.book.services[name] for name in set(names) if name in self.book.services]
-        queue = deque(each.id for each in sorted(services, key=lambda each: (-each.priority, each.created_s, each.id)))
+        found = (self.book.services.get(name) for name in set(names))
+        # only what orders them: to hold ten thousand as they were would be to let go of them all at once
+        ordered = sorted((-each.priority, each.created_s, each.id) for each in found if each is not None)
+        queue = deque(name for _, _, name in ordered)
+        await asyncio.sleep(0)
+        with self.reconciler.gathering() if len(queue) > BATCH else nullcontext():
+            return await self._replan(queue)
+
+    async def _replan(self, queue: deque[str]) -> tuple[list[str], dict[str, str]]:
         known = set(queue)
         moved: list[str] = []
         stuck: dict[str, str] = {}

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -47,6 +47,8 @@ LONG_TABLE = 500
 """So many items of a device, read or wanted, are compared beside the event loop."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
+GATHER_S = 0.3
+"""How far apart rounds begin while many services are being planned."""
 CALL_S = 30.0
 """How long a driver may take for one call; drivers have shorter limits of their own, this one keeps the round from standing still."""
 
@@ -63,7 +65,7 @@ class Change(NamedTuple):
     def only(self, concerns: Callable[[str], bool]) -> Change:
         """The part of it that is for some of the services."""
         owners = {item: service for item, service in self.owners.items() if concerns(service)}
-        return Change(_within(self.whole, owners), owners)
+        return self if len(owners) == len(self.owners) else Change(_within(self.whole, owners), owners)
 
 
 Work = dict[str, Change]
@@ -120,9 +122,20 @@ class Reconciler:
     _concerned: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _next_verdict_s: float = math.inf
+    _gathered: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.views = {name: DeviceView() for name in self.devices}
+        self._gathered.set()
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """While many services are being planned, one after the other: each round is to serve many of them, for each looks at whole devices."""
+        self._gathered.clear()
+        try:
+            yield
+        finally:
+            self._gathered.set()
 
     def mark(self, devices: Iterable[str]) -> None:
         """These devices may differ from what they should hold: look at them now."""
@@ -148,9 +161,13 @@ class Reconciler:
                 sweep_s = loop.time() + self.sweep_s
             self._wake.clear()
             batch, self._dirty = self._dirty, set()
+            began_s = loop.time()
             failed = await self._round(batch)
             if failed:
                 loop.call_later(RETRY_S, self.mark, failed)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(began_s + GATHER_S):
+                    await self._gathered.wait()
 
     async def _round(self, batch: set[str]) -> set[str]:
         """One pass over these devices and those already known to differ. Returns those to try again."""
@@ -169,7 +186,7 @@ class Reconciler:
                 each = self.views[name].deviations.due(each, now_s, self.verdict_s)
                 each = self._without_reported(each)
                 if not each.empty:
-                    work[name] = self._owned(each).only(lambda service: service not in held)
+                    work[name] = self._owned(each, held)
                     await turn.pause()
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
@@ -267,8 +284,9 @@ class Reconciler:
                 held |= {service for service, items in desired.present.items() if not known.issuperset(items)}
         return held
 
-    def _owned(self, each: Diff) -> Change:
-        """The diff with whose its items are; without those that somebody else has had the device compared for meanwhile."""
+    def _owned(self, each: Diff, held: Container[str]) -> Change:
+        """The diff with whose its items are; without those of services that are held, and what somebody else has had the device compared
+        for meanwhile."""
         wanted = (self.views[each.device].against or self.book.of(each.device)).wanted
         services = self.book.services
         flows = any(isinstance(item, FlowRule | Group | Meter) for item in each.remove)
@@ -288,8 +306,9 @@ class Reconciler:
                     return item.service
             return ""
 
-        owners = {item: wanted[item][-1] for item in each.add if item in wanted} | {item: leaving(item) for item in each.remove}
-        return Change(_within(each, owners), owners)
+        owners = {item: wants[-1] for item in each.add if (wants := wanted.get(item)) and wants[-1] not in held}
+        owners |= {item: owner for item in each.remove if (owner := leaving(item)) not in held}
+        return Change(each if len(owners) == len(each.add) + len(each.remove) else _within(each, owners), owners)
 
     async def _check(self, work: Work, refused: dict[str, str]) -> set[str]:
         """Asked before the first stage: what devices would refuse. Services refused, and devices that did not answer, leave `work`.

@@ -11,7 +11,7 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,11 +148,15 @@ class Store:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (revision,))
-            self._db.executemany("DELETE FROM entry WHERE key = ?", [(key,) for key, text in rows.items() if text is None])
-            self._db.executemany(
-                "INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value, revision=excluded.revision",
-                [(key, text, revisions[key]) for key, text in rows.items() if text is not None],
-            )
+            # many rows a statement: between statements the writer waits for the interpreter, which the event loop wants, too
+            for some in _portions([key for key, text in rows.items() if text is None]):
+                self._db.execute(f"DELETE FROM entry WHERE key IN ({_places('?', some)})", some)
+            for some in _portions([key for key, text in rows.items() if text is not None]):
+                self._db.execute(
+                    f"INSERT INTO entry VALUES {_places('(?, ?, ?)', some)}"
+                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision",
+                    [value for key in some for value in (key, rows[key], revisions[key])],
+                )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
@@ -161,6 +165,18 @@ class Store:
             with self._lock:
                 self._failure = failure
             raise failure from None
+
+
+ROWS = 300
+"""Written by one statement; SQLite before 3.32 takes 999 values at most."""
+
+
+def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + ROWS] for start in range(0, len(keys), ROWS))
+
+
+def _places(place: str, keys: Sequence[str]) -> str:
+    return ", ".join([place] * len(keys))
 
 
 def _json(value: Any) -> str:

@@ -78,11 +78,11 @@ class Group:
     def loss_db(self) -> float:
         return self.trunks[0].loss_db
 
-    def take(self, used: set[Port]) -> Glass:
-        """The first trunk without a used port, which is then used; the only one of its group in any case."""
+    def take(self, used: set[Port], taken: Collection[Port] = ()) -> Glass:
+        """The first trunk without a used or taken port, which is then used; the only one of its group in any case."""
         glass = self.trunks[0]
         if len(self.trunks) > 1:
-            glass = next(each for each in self.trunks if each.a not in used and each.b not in used)
+            glass = next(each for each in self.trunks if not any(port in used or port in taken for port in (each.a, each.b)))
         used.update((glass.a, glass.b))
         return glass
 

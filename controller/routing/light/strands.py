@@ -230,8 +230,8 @@ def _by_loss(
                 told = f"{launch_dbm:g} dBm from {strand.src} arrive with more than the {input_dbm:g} dBm that {strand.dst} takes"
                 why["power"] = NoRoute(told, "power", launch_dbm - loss_db)
                 continue
-            used = {*taken, a.port, b.port}
-            hops = way.hops(lambda group, used=used: group.take(used))  # type: ignore[misc]
+            used = {a.port, b.port}
+            hops = way.hops(lambda group, used=used: group.take(used, taken))  # type: ignore[misc]
             shone = shine(plant, a.port, hops, mhz, classical=strand.classical)
             if shone.blinded is not None:
                 told = f"classical light from {ends} would reach the quantum receiver {':'.join(shone.blinded)}"

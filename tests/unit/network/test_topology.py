@@ -1,10 +1,21 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.network import document
-from controller.network.events import AdminChanged, LinkAdded, LinkMeasured, LinkRemoved, LinkStateChanged
-from controller.network.model import Link
+from controller.network.events import (
+    AdminChanged,
+    LinkAdded,
+    LinkMeasured,
+    LinkRemoved,
+    LinkStateChanged,
+    LinkWindowChanged,
+    NetworkEvent,
+    NodeAdded,
+)
+from controller.network.model import Link, Node
 from controller.network.topology import Topology, UnknownName
 
 TOPOLOGIES = Path(document.__file__).parents[2] / "topologies"
@@ -48,6 +59,32 @@ def test_draining_node_takes_its_links_out_of_new_plans(sandbox: Topology) -> No
     sandbox.apply(AdminChanged("node", "relay1", "draining"))
     assert not sandbox.usable(sandbox.link("qkd:alice--relay1"))
     assert sandbox.up(sandbox.link("qkd:alice--relay1"))
+
+
+NAMES = st.sampled_from(["alice", "relay1", "bob"])
+LINKS = st.sampled_from(["fibre:alice--relay1", "qkd:alice--relay1", "trunk-a", "ethernet:s1--s2"])
+EVENTS: st.SearchStrategy[NetworkEvent] = (
+    st.builds(LinkStateChanged, LINKS, st.booleans())
+    | st.builds(LinkWindowChanged, LINKS, st.booleans())
+    | st.builds(AdminChanged, st.just("node"), NAMES, st.sampled_from(["enabled", "draining", "disabled"]))
+    | st.builds(AdminChanged, st.just("link"), LINKS, st.sampled_from(["enabled", "draining", "disabled"]))
+    | st.builds(NodeAdded, NAMES, st.builds(Node, kind=st.just("trusted-node"), admin=st.sampled_from(["enabled", "disabled"])))
+)
+
+
+@given(st.lists(EVENTS, max_size=12))
+def test_what_is_out_of_service_is_what_each_node_and_link_says(happened: list[NetworkEvent]) -> None:
+    sandbox = document.load(TOPOLOGIES / "sandbox.yaml")
+    for event in happened:
+        sandbox.apply(event)
+    silent = {link.id for link in sandbox.links() if not (sandbox.up(link) and sandbox.open(link)) or link.admin == "disabled"}
+    silent |= {name for name, node in sandbox.nodes() if node.admin == "disabled"}
+    assert sandbox.out_of_service() == silent
+    gone = [link.id for link in sandbox.links("ethernet")]
+    for each in gone:
+        sandbox.apply(LinkRemoved(each))
+    assert not any(sandbox.known(each) for each in gone)
+    assert all(sandbox.known(name) for name in ("alice", "trunk-a"))
 
 
 def test_every_figure_has_its_origin(secoqc: Topology) -> None:

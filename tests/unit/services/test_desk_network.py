@@ -100,8 +100,9 @@ async def test_who_only_watches_moves_nothing(store: Store) -> None:
 
 
 async def test_services_start_and_end_on_time_and_their_companions_with_them(net: Running) -> None:
-    start_s = time.time() + 0.3
     async with net.running():
+        await net.desk.dry_run("key", OVER_LIGHT)  # the worker is there now
+        start_s = time.time() + 0.3
         await net.desk.create("key", OVER_LIGHT, name="later", start_s=start_s, end_s=start_s + 0.4)
         await asyncio.sleep(0.1)
         assert {each.state for each in net.book.services.values()} == {"PLANNED"}

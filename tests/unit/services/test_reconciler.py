@@ -95,6 +95,22 @@ async def test_drift_is_repaired_and_what_is_foreign_stays(bench: Bench) -> None
     assert bench.devices["A"].items == {rule("s", 1), rule("s", 2), foreign_rule(3), foreign_rule(9), CrossConnect(1, 2)}
 
 
+async def test_while_many_are_planned_a_round_serves_many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 30.0)
+    async with bench.running():
+        await bench.until(lambda: bool(bench.rounds))
+        with bench.reconciler.gathering():
+            bench.want("first", A=(rule("first", 1),))
+            await bench.until(lambda: rule("first", 1) in bench.devices["A"].items)
+            for number in range(2, 20):
+                bench.want(f"s{number}", A=(rule(f"s{number}", number),))
+                await asyncio.sleep(0.002)
+            assert rule("s19", 19) not in bench.devices["A"].items
+            rounds = bench.reconciler.rounds
+        await bench.until(bench.settled_on_desired)
+    assert bench.reconciler.rounds <= rounds + 2
+
+
 async def test_a_service_is_not_half_programmed_while_one_of_its_devices_is_away(bench: Bench) -> None:
     bench.devices["B"].up = False
     bench.want("s", A=(rule("s", 1),), B=(rule("s", 2),))

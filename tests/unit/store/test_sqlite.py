@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.store.sqlite import Conflict, Entry, Store, StoreError
+from controller.store.sqlite import ROWS, Conflict, Entry, Store, StoreError
 
 
 @pytest.fixture
@@ -45,6 +45,15 @@ def test_a_value_that_is_no_json_leaves_the_store_as_it_was_and_usable(path: Pat
         store.commit({"a": 1, "b": object()})
     assert (store.read(), store.revision) == ({}, 0)
     assert store.commit({"a": 1}) == 1
+    store.close()
+
+
+def test_a_commit_may_be_larger_than_a_statement(path: Path) -> None:
+    store = Store(path)
+    store.commit({f"k{number:04}": number for number in range(2 * ROWS + 1)})
+    store.flush()
+    store.commit({f"k{number:04}": None if number % 3 else -number for number in range(2 * ROWS + 1)})
+    assert store.read() == {f"k{number:04}": Entry(-number, 2) for number in range(0, 2 * ROWS + 1, 3)}
     store.close()
 
 
