@@ -224,6 +224,11 @@ class Desk:
             concerned |= index.unsettled.intersection(index.on.of(device))
             await turn.pause()
         await self._judged(sorted(concerned), refused)
+        robbed, freed = self._plans.follow_others(looked_at)
+        if robbed or freed:
+            self._again |= robbed
+            self._better |= freed
+            self._wake.set()
 
     async def _judged(self, concerned: Sequence[str], refused: Mapping[str, str]) -> None:
         turn = Turn()

@@ -73,6 +73,19 @@ def dark(plant: Plant, held: Held, diffs: Iterable[Diff]) -> frozenset[Part]:
     return frozenset(part for part in joins if light.dark(*part))
 
 
+def taken(device: str, foreign: Iterable[Item], wanted: Iterable[Item]) -> set[str]:
+    """The resources, as the ledger names them, that others' joins take. A port that they share in peace with what is wanted is not taken."""
+    ours = [item for item in wanted if isinstance(item, Join)]
+    found: set[str] = set()
+    for item in foreign:
+        if isinstance(item, Join):
+            clashing = any(_clashes(item, ours))
+            shared = {port for other in ours for port in ends(other)} if not clashing else set()
+            found |= {f"port:{device}:{port}" for port in ends(item) if port not in shared}
+            found |= {f"channel:{device}:{item.index}"} if isinstance(item, MediaChannel) else set()
+    return found
+
+
 def after(held: Held, diffs: Iterable[Diff]) -> dict[str, set[Join]]:
     """What lets light pass when the changes have been made."""
     joins: dict[str, set[Join]] = defaultdict(set)

@@ -175,6 +175,7 @@ class Reconciler:
         looked_at = batch | {name for name, view in self.views.items() if view.diff is not None and not view.diff.empty}
         batch = {name for name in looked_at if self.devices[name].connected}
         diffs = await self._read(batch, forget=not self.observe)
+        against = {name: self.views[name].against or Desired() for name in diffs}
         refused: dict[str, str] = {}
         failed = batch - diffs.keys()
         if not self.observe:
@@ -194,8 +195,12 @@ class Reconciler:
             # with those that were found when the changes were read back
             self._next_verdict_s = min((view.deviations.next_s(now_s, self.verdict_s) for view in self.views.values()), default=math.inf)
         concerned, self._concerned = self._concerned, set()
-        await self.settled(frozenset(looked_at), concerned, refused)
+        await self.settled(frozenset(looked_at), concerned, {name: why for name, why in refused.items() if self._current(name, against)})
         return failed
+
+    def _current(self, service: str, against: Mapping[str, Desired]) -> bool:
+        """Whether a service still wants what it wanted when the devices were read: what was refused of another plan says nothing of it."""
+        return all(then.present.get(service) == self.book.of(name).present.get(service) for name, then in against.items())
 
     async def read(self, names: Iterable[str]) -> dict[str, Diff]:
         """Read these devices now and compare, without changing anything."""
