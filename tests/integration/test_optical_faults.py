@@ -305,6 +305,20 @@ async def test_a_service_with_no_way_around_somebody_comes_back_when_the_port_is
         assert row.lit()
 
 
+async def moment(row: Row, chance: random.Random, taken_s: float) -> None:
+    """Let a random part of the time pass, or a few changes of switches, which take up little of it."""
+    if chance.random() < 0.5:
+        await asyncio.sleep(chance.uniform(0, taken_s))
+        return
+    left, held = chance.randint(1, 6), row.held()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(taken_s):
+            while left:
+                await asyncio.sleep(0.001)
+                left, held = left - (row.held() != held), row.held()
+    await asyncio.sleep(chance.uniform(0, 0.02))
+
+
 async def campaign(row: Row, kills: int, seed: int) -> list[int]:
     """Set up, move off a cut fibre and take down; each is stopped at a random point by a kill, and left to the next controller to finish.
 
@@ -320,7 +334,7 @@ async def campaign(row: Row, kills: int, seed: int) -> list[int]:
         start = time.monotonic()
         begun = asyncio.create_task({"set up": row.ask, "move": partial(row.cut, way), "take down": row.take_down}[does]())
         if number >= 3:
-            await asyncio.sleep(chance.uniform(0, taken_s[does]))
+            await moment(row, chance, taken_s[does])
             await row.kill_controller()
             between = row.held()
             found.append(sum(between.get(name) == pairs for name, pairs in (after or before).items()))
