@@ -47,7 +47,7 @@ LONG_TABLE = 500
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 GATHER_S = 0.3
-"""How far apart rounds begin while many services are being planned."""
+"""How long to wait after a round while many services are being planned."""
 CALL_S = 30.0
 """How long a driver may take for one call; drivers have shorter limits of their own, this one keeps the round from standing still."""
 
@@ -157,12 +157,11 @@ class Reconciler:
                 sweep_s = loop.time() + self.sweep_s
             self._wake.clear()
             batch, self._dirty = self._dirty, set()
-            began_s = loop.time()
             failed = await self._round(batch)
             if failed:
                 loop.call_later(RETRY_S, self.mark, failed)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(began_s + GATHER_S):
+                async with asyncio.timeout(GATHER_S):
                     await self._gathered.wait()
 
     async def _round(self, batch: set[str]) -> set[str]:
