@@ -44,6 +44,7 @@ from controller.southbound.openflow.listener import OpenFlowListener
 from controller.southbound.openflow.messages import PacketIn, Role
 from controller.store.sqlite import Store
 from controller.telemetry.events import EventLog
+from controller.telemetry.loop import ShortTurns
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         )
         desk = Desk(topology, book, planner, reconciler, events, store, hold_off_s=settings.reconciler.hold_off_s)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time(), discovery)
+        if isinstance(loop := asyncio.get_running_loop(), ShortTurns):
+            face.loop_turns = loop.turns_s
         greetings = [rule for app in apps for rule in packets.rules(app)]
         for switch in switches.values():
             for app in apps:

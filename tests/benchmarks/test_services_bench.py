@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from controller.cli.run import GARBAGE, SWITCH_S
+from controller.cli.run import SWITCH_S
 from controller.network.events import LinkMeasured, LinkStateChanged
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
@@ -32,6 +32,7 @@ from controller.services.planner import Planner
 from controller.services.reconciler import Reconciler
 from controller.southbound.device import Diff, Item, KeyRelay, State
 from controller.store.sqlite import Store
+from controller.telemetry.loop import GARBAGE
 from controller.telemetry.events import EventLog
 
 NODES = 1000
