@@ -105,7 +105,13 @@ class Planning:
         queue = [service]
         while queue:
             each = queue.pop(0)
-            plan = await self._planned(each, but)
+            try:
+                plan = await self._planned(each, but)
+            except NoRoute as no:
+                if each is service:
+                    raise
+                ends = " - ".join(each.request["ends"])
+                raise NoRoute(f"the {each.kind} {ends}, which {each.parent} needs: {no}", no.constraint, no.best) from None
             but[each.id] = promised(plan, each.interval_s)
             companions: list[str] = []
             for wanted in plan.companions:
