@@ -290,6 +290,7 @@ async def test_a_device_that_is_always_slower_than_others_wait_is_programmed_all
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_view, "PATIENCE_S", 0.005)
+    monkeypatch.setattr(module, "RETRY_S", 60.0)  # it is looked at again when it has answered, not when it is tried again
     device = bench.devices["A"]
     read, apply = device.read, device.apply
 
