@@ -75,6 +75,7 @@ class DeviceView:
                     await asyncio.wait((task,), timeout=PATIENCE_S)
                 except asyncio.CancelledError:
                     task.cancel()
+                    await asyncio.wait((task,))  # nothing else is asked before it has cleared up
                     raise
                 if task.done():
                     return task.result()

@@ -26,7 +26,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from private_ovs import DPID, MISSING, OpenVSwitch, until
 
-from controller.southbound.device import Diff, FlowRule, Item, diff
+from controller.southbound.device import Diff, FlowRule, Item, State, diff
 from controller.southbound.drivers.openflow_switch import OpenFlowSwitch
 from controller.southbound.openflow.compiled import compiled
 from controller.southbound.openflow.listener import OpenFlowListener
@@ -142,13 +142,14 @@ async def measure(run: Path) -> None:
         print(f"{'ovs-ofctl add-flows, best':56}{min(theirs_s):10.3f}")
         print(f"{'ours to ovs-ofctl, best of each':56}{min(ours_s) / min(theirs_s):9.2f}x")
         desired = frozenset[Item](rules())
+        states: list[State] = []  # kept: who starts anew has no earlier reading to throw away
         for what in ("after the push", "after a restart", "again"):
             if what == "after a restart":
                 driver._rules.clear()
             await slices.begin()
             began_s = time.perf_counter()
-            state = await driver.read()
-            change = await asyncio.to_thread(diff, "br0", state.items, desired, frozenset())  # as the reconciler does
+            states.append(await driver.read())
+            change = await asyncio.to_thread(diff, "br0", states[-1].items, desired, frozenset())  # as the reconciler does
             await slices.told(f"read back and diff, {what}", time.perf_counter() - began_s)
             assert change.empty, "what was pushed is what is read"
 
