@@ -128,20 +128,16 @@ class Book:
 
     def _stand(self, device: str, items: tuple[Item, ...], entries: Mapping[str, Entry]) -> None:
         """Have the device hold these items whatever the services want."""
-        key = f"standing/{device}"
-        before = _LEFT.validate_python(entries[key].value).absent if key in entries else ()
+        key, owner = f"standing/{device}", f"{STANDING}{device}"
+        before = _ITEMS.validate_python(entries[key].value) if key in entries else ()
         unmarked = tuple(item for item in items if not item.ours)
         if items or before:
-            self._own(device).put(f"{STANDING}{device}", before)
-            self._own(device).put(f"{STANDING}{device}", items)
+            desired = self._own(device)
+            changed = desired.put(owner, before) | desired.put(owner, items)
+            self._commit({}, {(device, each) for each in changed})
+            self._clear(device)
         if unmarked != before:
-            left = {key: unmarked, f"desired/{device}": tuple(self.of(device).absent)}
-            revision = self.store.commit(
-                {at: to_json(_Left(items), inf_nan_mode="constants") if items else None for at, items in left.items()}
-            )
-            self._revisions |= {at: revision if items else 0 for at, items in left.items()}
-        if self.of(device).absent:
-            self.leaving.add(device)
+            self.store.commit({key: to_json(unmarked, inf_nan_mode="constants") if unmarked else None})
 
     def of(self, device: str) -> Desired:
         """What the device is to hold. To be read before the book changes."""

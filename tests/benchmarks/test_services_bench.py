@@ -32,8 +32,8 @@ from controller.services.planner import Planner
 from controller.services.reconciler import Reconciler
 from controller.southbound.device import Diff, Item, KeyRelay, State
 from controller.store.sqlite import Store
-from controller.telemetry.loop import GARBAGE
 from controller.telemetry.events import EventLog
+from controller.telemetry.loop import GARBAGE
 
 NODES = 1000
 SERVICES = int(os.environ.get("BENCH_SERVICES", "10000"))
