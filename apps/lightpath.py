@@ -213,7 +213,7 @@ def _placed(network: Topology, lit: Sequence[_Lit], channels_taken: Iterable[str
 
 
 def _in_order(placed: Mapping[tuple[str, Item], int]) -> dict[str, Any]:
-    """What is set, with its place, as it is told and as `light_order` reads it."""
+    """What is set, with its place, as it is told."""
     crossings, channels = [], []
     for (device, item), place in placed.items():
         if isinstance(item, CrossConnect):

@@ -103,7 +103,6 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
             devices,
             book,
             lambda *round: desk.settled(*round),
-            lambda: desk.light_order(),
             observe=observe,
             sweep_s=settings.reconciler.sweep_s,
             verdict_s=settings.reconciler.verdict_s,

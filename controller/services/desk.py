@@ -224,6 +224,11 @@ class Desk:
             concerned |= index.unsettled.intersection(index.on.of(device))
             await turn.pause()
         await self._judged(sorted(concerned), refused)
+        robbed, freed = self._plans.follow_others(looked_at)
+        if robbed or freed:
+            self._again |= robbed
+            self._better |= freed
+            self._wake.set()
 
     async def _judged(self, concerned: Sequence[str], refused: Mapping[str, str]) -> None:
         turn = Turn()
@@ -339,16 +344,6 @@ class Desk:
     def ledger(self) -> Ledger:
         """What is promised now."""
         return self._plans.ledger()
-
-    def light_order(self) -> dict[tuple[str, int, int], int]:
-        """What joins two ports (switch, ingress, egress) numbered along their lightpaths, what is at the source 0."""
-        return {
-            (each["switch"], each["ingress"], each["egress"]): each.get("place", number)
-            for service in map(self.book.services.__getitem__, sorted(self.book.index.lit))
-            if service.plan is not None
-            for kind in ("cross_connects", "media_channels")
-            for number, each in enumerate(service.plan.route.get(kind, ()))
-        }
 
     def setup_s(self, service: Service) -> tuple[float, int] | None:
         """How long setting the service's path of light took, by the median in seconds, and of how many times; None when it never was."""

@@ -40,6 +40,8 @@ class DeviceView:
     """Whether its session is new since it was last read."""
     lost: set[Item] = field(default_factory=set)
     """What it was read to hold once, is to hold, and was missing when it was last read."""
+    darkened: set[Item] = field(default_factory=set)
+    """What we took apart for a moment, and that has not been read to be there again."""
     trouble: str = ""
     reads: int = 0
     applies: int = 0

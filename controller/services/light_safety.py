@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import takewhile
 from typing import Literal
 
 from controller.network.model import Module
@@ -22,6 +21,8 @@ Join = CrossConnect | MediaChannel
 """What lets light pass between two ports of a device."""
 Rule = Literal["exclusive ports", "no classical light into a quantum receiver", "no light into a source", "maximum input power"]
 Held = Mapping[str, Iterable[Item]]
+Part = tuple[str, Join]
+"""A device, and what joins two ports of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def unsafe(plant: Plant, held: Held, diffs: Iterable[Diff]) -> list[Unsafe]:
     if not added:
         return []
     joins = after(held, diffs)
-    light = _Light(plant, joins)
+    light = Light(plant, joins)
     found = []
     for device, item in added:
         broken = next(_clashes(item, joins[device]), None) or next(light.trespasses(device, item), None)
@@ -63,12 +64,26 @@ def unsafe(plant: Plant, held: Held, diffs: Iterable[Diff]) -> list[Unsafe]:
     return found
 
 
-def dark(plant: Plant, held: Held, stages: Iterable[Mapping[str, Diff]]) -> bool:
-    """Whether no light can reach what these stages add before the first removal of theirs, with all that devices hold by then."""
-    first = list(takewhile(lambda stage: not any(isinstance(item, Join) for each in stage.values() for item in each.remove), stages))
-    diffs = [each for stage in first for each in stage.values()]
-    light = _Light(plant, after(held, diffs))
-    return all(light.dark(each.device, item) for each in diffs for item in each.add if isinstance(item, Join))
+def dark(plant: Plant, held: Held, diffs: Iterable[Diff]) -> frozenset[Part]:
+    """The additions that no light can reach, with all of them made and nothing removed: nothing that sends, and no port at which something
+    unknown may send, has a way there."""
+    made = [Diff(each.device, add=each.add) for each in diffs]
+    light = Light(plant, after(held, made))
+    joins = ((each.device, item) for each in made for item in each.add if isinstance(item, Join))
+    return frozenset(part for part in joins if light.dark(*part))
+
+
+def taken(device: str, foreign: Iterable[Item], wanted: Iterable[Item]) -> set[str]:
+    """The resources, as the ledger names them, that others' joins take. A port that they share in peace with what is wanted is not taken."""
+    ours = [item for item in wanted if isinstance(item, Join)]
+    found: set[str] = set()
+    for item in foreign:
+        if isinstance(item, Join):
+            clashing = any(_clashes(item, ours))
+            shared = {port for other in ours for port in ends(other)} if not clashing else set()
+            found |= {f"port:{device}:{port}" for port in ends(item) if port not in shared}
+            found |= {f"channel:{device}:{item.index}"} if isinstance(item, MediaChannel) else set()
+    return found
 
 
 def after(held: Held, diffs: Iterable[Diff]) -> dict[str, set[Join]]:
@@ -100,12 +115,12 @@ def _clashes(item: Join, joins: Iterable[Join]) -> Iterator[tuple[Rule, str]]:
             yield "exclusive ports", f"port {min(shared)} is joined to another in {theirs[0]} to {theirs[1]}"
 
 
-class _Light:
+class Light:
     """Where light goes over the glass of a plant and what joins ports."""
 
     def __init__(self, plant: Plant, joins: Mapping[str, Iterable[Join]]) -> None:
-        self._plant, self._survey = plant, plant.survey
-        self._glass_db = {port: glass.loss_db for glass in self._survey.fibres.values() if glass is not None for port in (glass.a, glass.b)}
+        self._plant, self.survey = plant, plant.survey
+        self._glass_db = {port: glass.loss_db for glass in self.survey.fibres.values() if glass is not None for port in (glass.a, glass.b)}
         self._joined: dict[Port, list[tuple[Port, Join]]] = defaultdict(list)
         for device, items in joins.items():
             for item in items:
@@ -118,7 +133,7 @@ class _Light:
     def trespasses(self, device: str, item: Join) -> Iterator[tuple[Rule, str]]:
         """The rules broken by light that passes this item."""
         here, there = ((device, port) for port in ends(item))
-        modules = self._survey.modules
+        modules = self.survey.modules
         sources = {
             port: modules[port] for side in (here, there) for port in self._beyond(side, None) if modules[port].role in ("tx", "tx-rx")
         }
@@ -140,11 +155,15 @@ class _Light:
             if (begin := ahead.pop()) in left:
                 continue
             left.add(begin)
-            there = self._survey.far.get(begin)
-            if there is None or (there in self._survey.modules and self._survey.modules[there].role != "rx"):
+            there = self.survey.far.get(begin)
+            if there is None or self.untold(there) or (there in self.survey.modules and self.survey.modules[there].role != "rx"):
                 return False
-            ahead += (onward for onward, _ in self._across(there, None))
+            ahead += (onward for onward, _, _ in self.across(there, None))
         return True
+
+    def untold(self, port: Port) -> bool:
+        """Whether nobody has told what is at a port that glass leads to: of a node that is no device and names no module there."""
+        return port not in self.survey.modules and port[0] not in self.survey.devices
 
     def _beyond(self, port: Port, mhz: int | None) -> dict[Port, float]:
         """The modules that light leaving by a port reaches, with the least loss in dB; None: light of any frequency."""
@@ -154,31 +173,31 @@ class _Light:
         heap, left = [(0.0, port)], set[Port]()
         while heap:
             loss_db, begin = heappop(heap)
-            there = self._survey.far.get(begin)
+            there = self.survey.far.get(begin)
             if begin in left or there is None:
                 continue
             left.add(begin)
             loss_db += self._glass_db.get(begin, 0.0)  # of glass whose loss is not known, nothing is sure to be lost
-            if there in self._survey.modules:
+            if there in self.survey.modules:
                 found.setdefault(there, loss_db)
-            for onward, lost_db in self._across(there, mhz):
+            for onward, lost_db, _ in self.across(there, mhz):
                 heappush(heap, (loss_db + lost_db, onward))
         return found
 
-    def _across(self, port: Port, mhz: int | None) -> Iterator[tuple[Port, float]]:
-        """Where light that has come in by a port leaves the device, with what it loses inside."""
+    def across(self, port: Port, mhz: int | None) -> Iterator[tuple[Port, float, Join | None]]:
+        """Where light that has come in by a port leaves the device, with what it loses inside, and through what; None: a passive node."""
         for there, item in self._joined.get(port, ()):
             if _lets_through(item, mhz):
-                yield there, self._inside_db(port[0])
-        node = self._survey.devices.get(port[0])
+                yield there, self._inside_db(port[0]), item
+        node = self.survey.devices.get(port[0])
         if node is not None and node.kind == "passive":
-            for name in self._survey.ports[port[0]]:
+            for name in self.survey.ports[port[0]]:
                 for leave in self._plant.through(node, port, (port[0], name)):
                     if mhz is None or passes(leave.bands, mhz):
-                        yield (port[0], name), leave.inside_db
+                        yield (port[0], name), leave.inside_db, None
 
     def _inside_db(self, device: str) -> float:
-        node = self._survey.devices.get(device)
+        node = self.survey.devices.get(device)
         return (node.insertion_loss_db or 0.0) if node is not None else 0.0
 
 

@@ -19,6 +19,7 @@ from controller.services.desired import Book
 from controller.services.index import likeness
 from controller.services.judge import Judge
 from controller.services.ledger import Entry, Ledger, Reservation
+from controller.services.light_safety import taken
 from controller.services.planner import Planner, checked
 from controller.services.reconciler import Reconciler
 from controller.services.service import Service, promised
@@ -288,9 +289,9 @@ class Planning:
     # keeping
 
     def ledger(self) -> Ledger:
-        """What is promised now; ports of cross-connects that an unreachable switch may still have count as promised."""
-        devices = self.reconciler.devices
-        silent = {name for name in self.book.leaving if name not in devices or not devices[name].connected}
+        """What is promised now; ports of cross-connects that a switch keeps, or may keep where it is unreachable, count as promised."""
+        devices, waiting = self.reconciler.devices, self.reconciler.waiting
+        silent = {name for name in self.book.leaving if name in waiting or name not in devices or not devices[name].connected}
         held = silent | self._held
         for name in sorted(held):
             left = self.book.of(name).absent if name in silent else ()
@@ -299,6 +300,28 @@ class Planning:
             self.book.ledger.put(f"what {name} may still hold", entry or None)
         self._held = {name for name in held if f"what {name} may still hold" in self.book.ledger.entries}
         return self.book.ledger
+
+    def follow_others(self, looked_at: Iterable[str]) -> tuple[set[str], bool]:
+        """Have what others joined on these devices, as they were last read, count as promised.
+
+        Returns the services that had planned with it, and whether something became free.
+        """
+        robbed, freed = set[str](), False
+        for name in looked_at:
+            view = self.reconciler.views.get(name)
+            foreign = view.diff.foreign if view is not None and view.diff is not None else ()
+            holder = f"what others have on {name}"
+            if not foreign and holder not in self.book.ledger.entries:
+                continue
+            now = taken(name, foreign, self.book.of(name).wanted)
+            entry = tuple(Reservation(resource, 1.0) for resource in sorted(now))
+            before = {each.resource for each in self.book.ledger.put(holder, entry or None) or ()}
+            freed |= not before <= now
+            for service in map(self.book.services.__getitem__, self.book.index.on.of(name) if now - before else ()):
+                needs = {each.resource for each in service.plan.reservations} if service.plan is not None else set()
+                if service.state != "REMOVING" and not service.reports_drift and not needs.isdisjoint(now - before):
+                    robbed.add(service.id)
+        return robbed, freed
 
     def deliver(self, family: Sequence[Service]) -> None:
         """Keep a service and its companions, the service first, as planned and on their way."""

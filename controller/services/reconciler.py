@@ -20,7 +20,8 @@ from controller.routing.light.plant import Plant, build
 from controller.services.app import cookie
 from controller.services.desired import STANDING, Book, Desired
 from controller.services.device_view import DeviceView
-from controller.services.light_safety import Join, after, dark, unsafe
+from controller.services.light_order import LightOrder, in_order
+from controller.services.light_safety import Join, after, ends, unsafe
 from controller.services.stages import stages
 from controller.services.turn import Turn, together
 from controller.southbound.device import (
@@ -75,7 +76,6 @@ class Reconciler:
     devices: Mapping[str, Device]
     book: Book
     settled: Callable[[frozenset[str], set[str], Mapping[str, str]], Awaitable[None]]
-    light_order: Callable[[], Mapping[tuple[str, int, int], int]]
     observe: bool = False
     sweep_s: float = 30.0
     verdict_s: float = 0.0
@@ -83,6 +83,8 @@ class Reconciler:
     """What is at the ports of optical switches, for the rules of safety."""
     views: dict[str, DeviceView] = field(default_factory=dict)
     rounds: int = 0
+    waiting: set[str] = field(default_factory=set)
+    """Devices that keep what is to be gone, since the last round, until the light that passes it is put out elsewhere."""
     _dirty: set[str] = field(default_factory=set)
     _concerned: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -145,6 +147,7 @@ class Reconciler:
         looked_at = batch | {name for name, view in self.views.items() if view.diff is not None and not view.diff.empty}
         batch = {name for name in looked_at if self.devices[name].connected}
         diffs = await self._read(batch, forget=not self.observe)
+        against = {name: self.views[name].against or Desired() for name in diffs}
         refused: dict[str, str] = {}
         failed = batch - diffs.keys()
         if not self.observe:
@@ -160,12 +163,16 @@ class Reconciler:
                     await turn.pause()
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
-            failed |= await self._apply(work, refused)
+            failed |= await self._apply(work, refused, held)
             # with those that were found when the changes were read back
             self._next_verdict_s = min((view.deviations.next_s(now_s, self.verdict_s) for view in self.views.values()), default=math.inf)
         concerned, self._concerned = self._concerned, set()
-        await self.settled(frozenset(looked_at), concerned, refused)
+        await self.settled(frozenset(looked_at), concerned, {name: why for name, why in refused.items() if self._current(name, against)})
         return failed
+
+    def _current(self, service: str, against: Mapping[str, Desired]) -> bool:
+        """Whether a service still wants what it wanted when the devices were read: what was refused of another plan says nothing of it."""
+        return all(then.present.get(service) == self.book.of(name).present.get(service) for name, then in against.items())
 
     async def read(self, names: Iterable[str]) -> dict[str, Diff]:
         """Read these devices now and compare, without changing anything."""
@@ -192,12 +199,14 @@ class Reconciler:
             diffs[name] = view.diff = diff(*compared) if short else await asyncio.to_thread(diff, *compared)
             view.against = desired
             earlier = (before[name] or _UNREAD).items
-            view.lost = {item for item in diffs[name].add if item in earlier or item in view.lost}
+            view.darkened -= state.items
+            view.lost = {item for item in diffs[name].add if (item in earlier or item in view.lost) and item not in view.darkened}
             if view.renewed:
                 view.renewed = False
                 view.deviations.forget()
             elif (held := before[name]) is not None:
-                in_place = {item for item in diffs[name].add if item in held.items and _patient(item, wanted_before[name], desired)}
+                astray = (item for item in diffs[name].add if item in held.items and item not in view.darkened)
+                in_place = {item for item in astray if _patient(item, wanted_before[name], desired)}
                 view.deviations.note(diffs[name], in_place, desired.absent, asyncio.get_running_loop().time())
             self._concerned.update(_concerned(before[name], state, diffs[name], desired))
             await turn.pause()
@@ -306,28 +315,31 @@ class Reconciler:
     async def _faults(self, name: str, change: Change) -> list[str] | DeviceError:
         return await self.views[name].call(lambda: self.devices[name].check(change.whole))
 
-    async def _apply(self, work: Work, refused: dict[str, str]) -> set[str]:
+    async def _apply(self, work: Work, refused: dict[str, str], held: set[str]) -> set[str]:
         """Apply in stages and read back. Returns the devices to try again.
 
         When a device fails, the services with a part in its change go no further, and nor does the device; the others go on. What a
-        device refuses now is added to `refused`.
+        device refuses now is added to `refused`. Services that are `held` keep their light as it is.
         """
         failed: set[str] = set()
         touched: set[str] = set()
         troubles: dict[str, str] = {}
-        wholes = [change.whole for change in work.values()]
         joins = self._joins(work)
+        light = await self._light_order(work, joins)
+        self._darken(work, light, held | refused.keys())
+        self.waiting = set()
         # pure, and long when there is much to do
-        cut = await asyncio.to_thread(stages, wholes, self.light_order(), make_first=bool(joins))
-        if joins and not dark(self.plant(), joins, cut):
-            cut = stages(wholes, self.light_order())
-        for stage in cut:
+        for stage in await asyncio.to_thread(stages, [change.whole for change in work.values()], light):
+            if joins:
+                troubles |= self._wait(work, stage, light, joins)
             calls = await self._part(work, stage)
             if joins and self._refuse(work, [change.whole for change in calls.values()], joins, refused):
                 _drop(work, set(), set(refused))
                 calls = await self._part(work, stage)
             touched |= calls.keys()
             failures = {name: self.views[name].failures for name in calls}
+            for name, change in calls.items():
+                self.views[name].darkened |= {item for item in change.whole.remove if (name, item) in light.darkened}
             results = await together(self._apply_one(name, change, refused) for name, change in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
             if joins:
@@ -340,9 +352,50 @@ class Reconciler:
                 _drop(work, down, lost)
         left = await self._read(touched, forget=True)
         for name, trouble in troubles.items():  # that it can be read is no answer to why it is not changed
-            if name in left and not left[name].empty:
+            if name not in touched or (name in left and not left[name].empty):
                 self.views[name].trouble = trouble
         return failed | (touched - left.keys())
+
+    async def _light_order(self, work: Work, joins: Mapping[str, set[Join]]) -> LightOrder:
+        if not joins:
+            return LightOrder()
+        plant = self.plant()
+        # of a switch that does not answer the operator can say that no light passes it, by disabling it
+        shut = {name for name in joins if not self.devices[name].connected and plant.survey.disabled(name)}
+        held = {name: items for name, items in joins.items() if name not in shut}
+        plans = {name: self.book.lend(name) for name in held}
+        wanted, leaving = {name: each.wanted for name, each in plans.items()}, {name: each.absent for name, each in plans.items()}
+        return await asyncio.to_thread(in_order, plant, held, [change.whole for change in work.values()], wanted, leaving)
+
+    def _darken(self, work: Work, light: LightOrder, held: Container[str]) -> None:
+        """Have what is to be dark meanwhile removed and added again, where that can be done now."""
+        for name, item in light.darkened:
+            *_, service = self.book.of(name).wanted.get(item, ("",))
+            if service and service not in held and self.views[name].state is not None and self.devices[name].connected:
+                whole, owners = work.get(name, Change(Diff(name), {}))
+                whole = replace(whole, add=(*whole.add, item), remove=(*whole.remove, item))
+                work[name] = Change(whole, {**owners, item: service})
+
+    def _wait(self, work: Work, stage: Mapping[str, Diff], light: LightOrder, joins: Mapping[str, set[Join]]) -> dict[str, str]:
+        """Take out of the work what of a stage's removals may still be lit, and the services that need the ports.
+
+        Returns what the devices wait for.
+        """
+        told: dict[str, str] = {}
+        for name, each in stage.items():
+            late = {item: source for item in each.remove if isinstance(item, Join) and (source := light.obstacle((name, item), joins))}
+            late = {item: source for item, source in late.items() if item in work[name].owners}
+            if not late:
+                continue
+            whole, owners = work[name]
+            rest = {item: service for item, service in owners.items() if item not in late}
+            work[name] = Change(_within(whole, rest), rest)
+            ports = {port for item in late for port in ends(item)}
+            _drop(work, set(), {owners[item] for item in whole.add if isinstance(item, Join) and not ports.isdisjoint(ends(item))} - {""})
+            sources = (f"{source} ({self.views[source].trouble or 'no session'})" for source in sorted({*late.values()}))
+            told[name] = f"light may still come from {', '.join(sources)}: what passes it is taken apart when it is put out there"
+        self.waiting |= told.keys()
+        return told
 
     async def _part(self, work: Work, stage: Mapping[str, Diff]) -> Work:
         """What of a stage is still to be done."""

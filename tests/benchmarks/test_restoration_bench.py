@@ -130,9 +130,7 @@ async def running(path: Path, topology: Topology, glasses: list[Glass], switchin
     store, planner = Store(path / f"{time.monotonic_ns()}.db"), Planner()
     devices = {name: Switch(name, glass, switching_s) for glass in glasses for name, _ in glass.plant.topology.nodes("optical-switch")}
     book, desks = Book(store), list[Desk]()
-    reconciler = Reconciler(
-        devices, book, lambda *round: desks[0].settled(*round), lambda: desks[0].light_order(), plant=partial(build, topology)
-    )
+    reconciler = Reconciler(devices, book, lambda *round: desks[0].settled(*round), plant=partial(build, topology))
     desks.append(Desk(topology, book, planner, reconciler, EventLog(1 << 16), store))
     for glass in glasses:
         glass.on_change = reconciler.mark

@@ -157,7 +157,7 @@ async def running(path: Path) -> AsyncIterator[tuple[Desk, Callable[[], None]]]:
     devices = {name: Kme(name) for name, _ in topology.nodes()}
     book = Book(store)
     desks: list[Desk] = []
-    reconciler = Reconciler(devices, book, lambda *round: desks[0].settled(*round), lambda: desks[0].light_order())
+    reconciler = Reconciler(devices, book, lambda *round: desks[0].settled(*round))
     desks.append(Desk(topology, book, planner, reconciler, EventLog(), store))
     tasks: list[asyncio.Task[None]] = []
     try:

@@ -224,7 +224,6 @@ async def test_a_switch_of_the_other_way_goes_wrong_in_a_restoration(tmp_path: P
         assert (row.stray_light(), row.lit()) == ([], does == "drop")
 
 
-@pytest.mark.xfail(strict=True, reason="the cross-connects of the way it had are removed in no order: light stands on a half way for a moment")
 async def test_a_lightpath_is_moved_off_a_switch_that_is_drained(tmp_path: Path) -> None:
     """Light is out before the old way is taken apart, and lit again when the new one is whole."""
     async with running(tmp_path) as row:
@@ -235,39 +234,43 @@ async def test_a_lightpath_is_moved_off_a_switch_that_is_drained(tmp_path: Path)
         assert (row.stray_light(), row.lit()) == ([], True)
 
 
-@pytest.mark.parametrize(
-    ("others", "reason"),
-    [
-        ({5: 13}, ""),
-        ({1: 10, 5: 13}, "a3: joining ports 1 and 9 breaks the rule of exclusive ports: port 1 is joined to another in 1 to 10"),
-        ({5: 9}, "a3: joining ports 1 and 9 breaks the rule of exclusive ports: port 9 is joined to another in 5 to 9"),
-    ],
-    ids=["beside ours", "at our ingress", "at our egress"],
-)
-async def test_a_switch_comes_back_with_other_cross_connects(tmp_path: Path, others: dict[int, int], reason: str) -> None:
-    """What is ours is put back where there is room. What somebody else has put in its place stays, and the service says so."""
+@pytest.mark.parametrize("others", [{5: 13}, {1: 10, 5: 13}, {5: 9}], ids=["beside ours", "at our ingress", "at our egress"])
+async def test_a_switch_comes_back_with_other_cross_connects(tmp_path: Path, others: dict[int, int]) -> None:
+    """What is ours is put back where there is room, and else led around it. What somebody else has put there stays."""
     async with running(tmp_path) as row:
         await row.ask()
         assert await row.settled(path("a")) == ""
         await row.come_back("a3", dict([FOREIGN]) | others)
         theirs = set(others.items())
+        room = {1, 9}.isdisjoint(port for pair in theirs for port in pair)
+        assert await row.settled(path("a") | {"a3": theirs | {(1, 9)}} if room else path("b") | {"a3": theirs}) == ""
+        assert {way[-1][0] for way in row.stray_light()} == {"a3"}, "where others broke it"
+        assert row.lit()
 
-        async def judged() -> bool:
+
+async def test_a_service_with_no_way_around_somebody_comes_back_when_the_port_is_free(tmp_path: Path) -> None:
+    """Somebody has a port of the switch at the receiver, which is in every way."""
+    async with running(tmp_path) as row:
+        await row.ask()
+        assert await row.settled(path("a")) == ""
+        await row.come_back("east", dict([FOREIGN]) | {5: 9})
+
+        async def told() -> bool:
             (service,) = await row.services()
-            return str(service["reason"]).startswith(reason) and (service["state"] == "ACTIVE") == (row.held()["a3"] == theirs | {(1, 9)})
+            return service["state"] == "DEGRADED" and row.held()["east"] == {(5, 9)}
 
-        await row.until(judged if reason else lambda: (1, 9) in row.held()["a3"])
-        await row.until(judged)
-        assert row.held() == path("a") | {"a3": theirs if reason else theirs | {(1, 9)}}
-        assert row.lit() == (not reason)
+        await row.until(told)
+        await row.come_back("east", dict([FOREIGN]))
+        assert await row.settled(path("a")) == ""
+        assert row.lit()
 
 
-async def campaign(row: Row, kills: int) -> list[int]:
+async def campaign(row: Row, kills: int, seed: int) -> list[int]:
     """Set up, move off a cut fibre and take down; each is stopped at a random point by a kill, and left to the next controller to finish.
 
     Returns for each kill how many of the path's five switches then held their part of it.
     """
-    chance, found = random.Random(5), list[int]()
+    chance, found = random.Random(seed), list[int]()
     taken_s: dict[str, float] = {}
     for number in range(3 + kills):  # the first three are left alone, to see how long each takes
         before = row.held()
@@ -295,15 +298,16 @@ async def campaign(row: Row, kills: int) -> list[int]:
 
 async def test_the_controller_killed_in_the_middle_of_a_change(tmp_path: Path) -> None:
     async with running(tmp_path) as row:
-        assert len(await campaign(row, 3)) == 3
+        assert len(await campaign(row, 3, 5)) == 3
+        assert row.stray_light() == []
 
 
 @pytest.mark.soak
-@pytest.mark.xfail(strict=False, reason="a controller that restarts removes from switches before the source's is connected: light on a half way")
 @pytest.mark.timeout(1200)
-async def test_the_controller_killed_at_fifty_points(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [5, 6, 7])
+async def test_the_controller_killed_at_fifty_points(tmp_path: Path, seed: int) -> None:
     async with running(tmp_path) as row:
-        found = await campaign(row, 50)
+        found = await campaign(row, 50, seed)
         assert row.stray_light() == []
     print(f"\nswitches of five that were done when the controller was killed: {sorted(found)}")
     assert any(0 < each < 5 for each in found), "the kills came in the middle"

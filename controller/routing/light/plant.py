@@ -157,8 +157,14 @@ class Survey:
         if cords != self.cords or any(before[link_id] != glass for link_id, glass in now.items()):
             self.cords, self.fibres = cords, {**before, **now}
             self.plant = Plant(self)
+        near = {end.node for link_id in now for end in (topology.link(link_id).a, topology.link(link_id).b)}
+        self.devices.update({name: topology.node(name) for name in near & self.devices.keys()})  # which may be drained or disabled now
         self.revision = topology.revision
         return True
+
+    def disabled(self, name: str) -> bool:
+        """Whether the operator has put a device out of use."""
+        return name in self.devices and self.devices[name].admin == "disabled"
 
 
 def _port(end: End, link: Link) -> Port:

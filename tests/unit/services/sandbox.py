@@ -55,9 +55,7 @@ class Running:
             self.devices.setdefault(name, ScriptedDevice(name, *([foreign_rule(99)] if name.startswith("s") else [])))
             self.devices[name].state = self._readings(name)
         self.book = Book(self.store)
-        self.reconciler = Reconciler(
-            self.devices, self.book, lambda *round: self.desk.settled(*round), lambda: self.desk.light_order(), self.observe
-        )
+        self.reconciler = Reconciler(self.devices, self.book, lambda *round: self.desk.settled(*round), observe=self.observe)
         self.reconciler.plant = partial(build, self.topology)
         self.desk = Desk(self.topology, self.book, Planner(EXECUTOR), self.reconciler, self.events, self.store)
 

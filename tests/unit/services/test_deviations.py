@@ -45,7 +45,7 @@ class Bench:
     def __init__(self, store: Store, verdict_s: float, *standing: Item) -> None:
         self.device = ScriptedDevice("A")
         self.book = Book(store, {"A": standing})
-        self.reconciler = Reconciler({"A": self.device}, self.book, self.settled, dict, verdict_s=verdict_s)
+        self.reconciler = Reconciler({"A": self.device}, self.book, self.settled, verdict_s=verdict_s)
 
     async def settled(self, *round: object) -> None:
         pass

@@ -9,6 +9,7 @@ import pytest
 
 from controller.network.model import Link, Module, Node
 from controller.network.topology import Topology
+from controller.routing.refusal import NoRoute
 from controller.routing.light.plant import build
 from controller.services.desired import Book
 from controller.services.planner import apps
@@ -64,6 +65,56 @@ async def test_what_somebody_took_away_is_put_back_or_told_as_asked(net: Running
         net.devices["ocs1"].items.add(TO_TRUNK_A)
         net.reconciler.mark(["ocs1"])
         await net.reaches("l", "ACTIVE")
+
+
+async def test_a_service_whose_port_somebody_took_goes_around_it(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="l")
+        await net.reaches("l", "ACTIVE")
+        net.devices["ocs1"].items ^= {TO_TRUNK_A, CrossConnect(2, 9)}
+        net.reconciler.mark(["ocs1"])
+        await net.until(lambda: TO_TRUNK_B in net.devices["ocs1"].items)
+        await net.reaches("l", "ACTIVE")
+        assert connects(net)["ocs1"] == {TO_TRUNK_B, CrossConnect(2, 9)}, "what is somebody else's stays"
+
+
+async def test_a_service_whose_only_port_somebody_took_comes_back_when_it_is_free(net: Running) -> None:
+    """One that is told of drift only stays where it is; a new one is not planned over what somebody else has."""
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="l")
+        await net.reaches("l", "ACTIVE")
+        theirs = {CrossConnect(1, 12), CrossConnect(2, 9), CrossConnect(3, 10)}
+        net.devices["ocs1"].items ^= {TO_TRUNK_A, *theirs}
+        net.reconciler.mark(["ocs1"])
+        await net.reaches("l", "DEGRADED")
+        await net.desk.remove("l")
+        await net.until(lambda: not net.book.services)
+        with pytest.raises(NoRoute):
+            await net.desk.create("lightpath", LIGHT, name="m")
+        net.devices["ocs1"].items.clear()
+        net.reconciler.mark(["ocs1"])
+        await net.until(lambda: not any("others" in name for name in net.book.ledger.entries))
+        await net.desk.create("lightpath", LIGHT, name="l")
+        await net.reaches("l", "ACTIVE")
+        net.devices["ocs1"].items ^= {TO_TRUNK_A, *theirs}
+        net.reconciler.mark(["ocs1"])
+        await net.reaches("l", "DEGRADED")
+        net.devices["ocs1"].items -= theirs
+        net.reconciler.mark(["ocs1"])
+        await net.reaches("l", "ACTIVE")
+        assert connects(net)["ocs1"] == {TO_TRUNK_A}
+
+
+async def test_a_service_that_is_told_of_drift_only_is_not_led_around_what_somebody_took(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("lightpath", {**LIGHT, "on_drift": "report"}, name="l")
+        await net.reaches("l", "ACTIVE")
+        net.devices["ocs1"].items ^= {TO_TRUNK_A, CrossConnect(2, 9)}
+        net.reconciler.mark(["ocs1"])
+        await net.reaches("l", "DEGRADED", reason="ocs1 lost what was set for it")
+        rounds = net.reconciler.rounds
+        await net.until(lambda: net.reconciler.rounds > rounds + 3)
+        assert connects(net)["ocs1"] == {CrossConnect(2, 9)}
 
 
 async def test_a_path_that_must_change_is_set_although_drift_is_only_reported(net: Running) -> None:
@@ -175,7 +226,6 @@ async def test_what_needs_no_port_of_the_old_way_is_made_while_it_still_carries_
     links = [Link(kind="fibre", id=f"f{number}", ends=pair, loss_db=1.0) for number, pair in enumerate(pairs)]
     before = {"west": (CrossConnect(1, 5),), "old": (CrossConnect(1, 5),), "east": (CrossConnect(1, 5),)}
     after = {"west": (CrossConnect(1, 6),), "new": (CrossConnect(1, 5),), "east": (CrossConnect(2, 5),)}
-    places = {(name, each.ingress, each.egress): place for way in (before, after) for place, (name, (each,)) in enumerate(way.items())}
     devices = {name: ScriptedDevice(name) for name in switches}
     book = Book(store)
 
@@ -183,7 +233,7 @@ async def test_what_needs_no_port_of_the_old_way_is_made_while_it_still_carries_
         pass
 
     network = Topology("four", switches | ends, links)
-    reconciler = Reconciler(devices, book, settled, lambda: places, plant=partial(build, network))
+    reconciler = Reconciler(devices, book, settled, plant=partial(build, network))
     book.commit([delivered("l", dict(before))])
     await reconciler._round(set(devices))
     calls: list[Diff] = []

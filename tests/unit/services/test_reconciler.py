@@ -46,7 +46,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.book = Book(self.store)
-        self.reconciler = Reconciler(self.devices, self.book, self.settled, dict, observe=self.observe)
+        self.reconciler = Reconciler(self.devices, self.book, self.settled, observe=self.observe)
 
     async def settled(self, read: frozenset[str], concerned: set[str], refused: Mapping[str, str]) -> None:
         self.rounds.append(read)

@@ -64,7 +64,7 @@ class Storm:
         self.draw = draw
         self.devices = {name: Unsteady(name, draw) for name in DEVICES}
         self.book = Book(store, {name: (rule(f"{STANDING}{name}", 90),) for name in DEVICES})
-        self.reconciler = Reconciler(self.devices, self.book, self.settled, dict, sweep_s=1e6, verdict_s=verdict_s)
+        self.reconciler = Reconciler(self.devices, self.book, self.settled, sweep_s=1e6, verdict_s=verdict_s)
         self.refused: dict[str, str] = {}
 
     async def settled(self, looked_at: frozenset[str], concerned: set[str], refused: Mapping[str, str]) -> None:

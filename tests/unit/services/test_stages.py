@@ -5,7 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.services.light_safety import ends
+from controller.services.light_order import LightOrder
+from controller.services.light_safety import Part
 from controller.services.stages import Stage, stages
 from controller.southbound.device import (
     GROUP_NUMBERS,
@@ -46,7 +47,9 @@ def disjoint(draw: st.DrawFn, device: str) -> Diff:
 
 
 DIFFS = st.sets(st.sampled_from("ABC"), min_size=1).flatmap(lambda names: st.tuples(*(disjoint(name) for name in sorted(names))))
-ORDERS = st.dictionaries(st.tuples(st.sampled_from("ABC"), PORTS, PORTS.map(lambda port: port + 4)), st.integers(0, 5))
+PARTS: st.SearchStrategy[Part] = st.tuples(st.sampled_from("ABC"), CROSS)
+RANKS = st.dictionaries(PARTS, st.integers(0, 5))
+ORDERS = st.builds(LightOrder, removals=RANKS, additions=RANKS, early=st.frozensets(PARTS))
 
 
 def places(cut: list[Stage]) -> dict[tuple[str, str, Item], int]:
@@ -60,28 +63,33 @@ def places(cut: list[Stage]) -> dict[tuple[str, str, Item], int]:
 
 
 @given(DIFFS, ORDERS)
-def test_every_item_is_in_exactly_one_stage_and_none_is_empty(diffs: tuple[Diff, ...], orders: dict[tuple[str, int, int], int]) -> None:
+def test_every_item_is_in_exactly_one_stage_and_none_is_empty(diffs: tuple[Diff, ...], light: LightOrder) -> None:
     def parts(diffs: list[Diff]) -> Counter[tuple[str, bool, Item]]:
         return Counter([(d.device, True, i) for d in diffs for i in d.add] + [(d.device, False, i) for d in diffs for i in d.remove])
 
-    cut = stages(diffs, orders)
+    cut = stages(diffs, light)
     assert parts([each for stage in cut for each in stage.values()]) == parts(list(diffs))
     assert all(not each.empty for stage in cut for each in stage.values())
 
 
 @given(DIFFS, ORDERS)
-def test_the_order_of_light_keys_and_packets(diffs: tuple[Diff, ...], orders: dict[tuple[str, int, int], int]) -> None:
-    found = places(stages(diffs, orders))
+def test_the_order_of_light_keys_and_packets(diffs: tuple[Diff, ...], light: LightOrder) -> None:
+    found = places(stages(diffs, light))
     hops = {(d.device, i): i.hop for d in diffs for i in (*d.add, *d.remove) if isinstance(i, FlowRule)}
     for (device, change, item), stage in found.items():
         for (other_device, other_change, other), other_stage in found.items():
             match item, change, other, other_change:
                 case CrossConnect(), "remove", CrossConnect(), "add":
-                    assert stage < other_stage, "break before make: a port carries one beam"
+                    early = (other_device, other) in light.early
+                    assert other_stage < stage if early else stage < other_stage, "break before make: a port carries one beam"
+                case CrossConnect(), "remove", CrossConnect(), "remove":
+                    here, there = light.removals.get((device, item), 0), light.removals.get((other_device, other), 0)
+                    assert (here < there) == (stage < other_stage), "from the source's side to the receiver's"
                 case CrossConnect(), "add", CrossConnect(), "add":
-                    here = orders.get((device, item.ingress, item.egress), 0)
-                    there = orders.get((other_device, other.ingress, other.egress), 0)
-                    assert here <= there or stage < other_stage, "from the receiver's side to the source's"
+                    here, there = (
+                        -1 if part in light.early else light.additions.get(part, 0) for part in ((device, item), (other_device, other))
+                    )
+                    assert (here < there) == (stage < other_stage), "from the receiver's side to the source's"
                 case CrossConnect(), "add", KeyRelay(), "add":
                     assert stage < other_stage, "keys are relayed when the light is there"
                 case KeyRelay(), "add", KeyRelay(), "add" if item.left and item.right and not (other.left and other.right):
@@ -96,26 +104,6 @@ def test_the_order_of_light_keys_and_packets(diffs: tuple[Diff, ...], orders: di
                     assert stage < other_stage, "a rule finds the groups and meters that it uses"
                 case FlowRule(), "remove", Group() | Meter(), "remove":
                     assert stage < other_stage, "a group takes no rule along"
-
-
-@given(DIFFS, ORDERS)
-def test_what_is_made_before_old_light_is_broken_needs_no_port_of_it(
-    diffs: tuple[Diff, ...], orders: dict[tuple[str, int, int], int]
-) -> None:
-    found = places(stages(diffs, orders, make_first=True))
-    light = [(each, stage) for each, stage in found.items() if isinstance(each[2], CrossConnect)]
-    broken = [stage for (_, change, _), stage in light if change == "remove"]
-    for (device, change, item), stage in light:
-        at = orders.get((device, item.ingress, item.egress), 0) if isinstance(item, CrossConnect) else 0
-        ports = {
-            other_stage
-            for (other, what, each), other_stage in light
-            if other == device and what == "remove" and {*ends(each)} & {*ends(item)}
-        }
-        if change == "add":
-            assert all(stage > other for other in ports), "a port carries one beam"
-            assert at or not broken or stage > max(broken), "the source's switch comes when all that was in the way is gone"
-            assert not at or ports or not broken or stage < min(broken), "what is in nobody's way is made first"
 
 
 @given(ITEMS, ITEMS, ITEMS)
@@ -140,6 +128,7 @@ def test_a_diff_makes_of_a_device_what_is_wanted_and_leaves_the_rest(
 def test_a_media_channel_closes_with_the_first_cross_connects_and_opens_when_the_way_behind_it_is_built() -> None:
     old, new = MediaChannel(1, "1", "2", 10, 20), MediaChannel(1, "1", "3", 30, 40)
     built, lit = CrossConnect(1, 5), CrossConnect(2, 6)
-    cut = stages([Diff("wss", add=(new,), remove=(old,)), Diff("far", add=(built,)), Diff("near", add=(lit,))], {("far", 1, 5): 1})
+    light = LightOrder(additions={("wss", new): 1, ("near", lit): 1})
+    cut = stages([Diff("wss", add=(new,), remove=(old,)), Diff("far", add=(built,)), Diff("near", add=(lit,))], light)
     assert [sorted(stage) for stage in cut] == [["wss"], ["far"], ["near", "wss"]]
     assert (cut[0]["wss"].remove, cut[2]["wss"].add) == ((old,), (new,))
