@@ -9,8 +9,8 @@ import pytest
 
 from controller.network.model import Link, Module, Node
 from controller.network.topology import Topology
-from controller.routing.refusal import NoRoute
 from controller.routing.light.plant import build
+from controller.routing.refusal import NoRoute
 from controller.services.desired import Book
 from controller.services.planner import apps
 from controller.services.reconciler import Reconciler
