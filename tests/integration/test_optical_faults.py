@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -117,11 +117,12 @@ class Row:
             port=switch.port, authorized_keys=ssh / "authorized_keys", host_key=asyncssh.read_private_key(ssh / f"{name}.key")
         )
 
-    async def start_controller(self) -> None:
+    async def start_controller(self, until: Callable[[], Any] | None = None) -> None:
+        """Until all is connected, unless it is to be waited for something else."""
         command = [*BELLHOP, "run", "--config", str(self.workspace.settings), "--verbose"]
         with (self.workspace.directory / "controller.log").open("ab") as log:
             self._controller = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        await self.until(self._ready)
+        await self.until(until or self._ready)
 
     async def _ready(self) -> bool:
         try:
@@ -232,6 +233,45 @@ async def test_a_lightpath_is_moved_off_a_switch_that_is_drained(tmp_path: Path)
         await row.api("PATCH", "/api/v1/nodes/a3", {"admin": "draining"})
         assert await row.settled(path("b")) == ""
         assert (row.stray_light(), row.lit()) == ([], True)
+
+
+@pytest.mark.parametrize("does", ["hang", "drop-after", "refuse"])
+async def test_the_switch_at_the_source_goes_wrong_when_light_is_put_out(tmp_path: Path, does: Any) -> None:
+    """Nothing behind it is taken apart before it has let go, and in the end all is."""
+    async with running(tmp_path) as row:
+        await row.ask()
+        assert await row.settled(path("a")) == ""
+        planned = row.switch("west").misbehaviours
+        planned.append(Misbehaviour("commit", does))
+        await row.take_down()
+        await row.until(lambda: not planned)
+        assert row.held().keys() >= path("a").keys() - {"west"}
+        assert await row.settled({}) == ""
+        assert (row.stray_light(), row.lit()) == ([], False)
+
+
+async def test_nothing_is_taken_apart_while_the_switch_at_the_source_is_away(tmp_path: Path) -> None:
+    """The controller is new and has never read it. What it waits for is told."""
+    async with running(tmp_path) as row:
+        await row.ask()
+        assert await row.settled(path("a")) == ""
+        west, ssh = row.switch("west"), row.workspace.directory / "ssh"
+        await west.close()
+        await row.take_down()
+        await row.kill_controller()
+
+        async def told() -> bool:
+            with suppress(aiohttp.ClientError):
+                (service,) = await row.services()
+                return all(f"{name}: light may still come from west (" in service["reason"] for name in ("a2", "a3", "a4", "east"))
+            return False
+
+        await row.start_controller(told)
+        assert row.held() == path("a") and row.lit()
+        key = asyncssh.read_private_key(ssh / "west.key")
+        await west.start(port=west.port, authorized_keys=ssh / "authorized_keys", host_key=key)
+        assert await row.settled({}) == ""
+        assert (row.stray_light(), row.lit()) == ([], False)
 
 
 @pytest.mark.parametrize("others", [{5: 13}, {1: 10, 5: 13}, {5: 9}], ids=["beside ours", "at our ingress", "at our egress"])
