@@ -16,7 +16,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest -q -n 3 --dist loadfile --ignore=tests/benchmarks -m "not soak"
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/benchmarks -m "not soak"
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -69,6 +69,7 @@ class Connectivity(Request):
     """Packets between two hosts.
 
     `rate_mbps` is promised in each direction, out of the links' capacity; `max_rate_kbps` is what the first switch lets in of each.
+    No path that it is given takes longer than `max_latency_ms`, by the latencies of its links.
     """
 
     protection: Literal["none", "fast-failover"] = "none"
@@ -76,13 +77,14 @@ class Connectivity(Request):
     """What the working and the protection path may not have in common."""
     rate_mbps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_rate_kbps: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] | None = None
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger, now_s: float) -> Plan:
     """Rules on every switch of the path or the two paths.
 
-    Raises NoRoute when an end is no host, lacks its addresses, cannot be reached at the rate (`rate_mbps`) or by two paths (`disjoint`),
-    or when the two are connected already: a second service's rules would have the same matches.
+    Raises NoRoute when an end is no host, lacks its addresses, cannot be reached at the rate (`rate_mbps`), in time
+    (`max_latency_ms`) or by two paths (`disjoint`), or when the two are connected already: a second service's rules would have the same matches.
     """
     there, back = (_host(network, name) for name in request.ends)
     if (there.ip is None or back.ip is None) and (there.ipv6 is None or back.ipv6 is None):
@@ -94,6 +96,11 @@ def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger,
     if ledger.reserved_of("hosts").get(pair):
         raise NoRoute(f"{' and '.join(request.ends)} are connected by another service already", "ends", None)
     routes = _routes(request, network, ledger)
+    slowest_ms = max(route.latency_ms for route in routes)
+    if request.max_latency_ms is not None and slowest_ms > request.max_latency_ms:
+        by = "the path of least latency takes" if len(routes) == 1 else "of the two paths of least latency the slower takes"
+        why = f"{' and '.join(request.ends)} are too far apart: {by} {slowest_ms:.6g} ms, and {request.max_latency_ms:g} ms are allowed"
+        raise NoRoute(why, "max_latency_ms", slowest_ms)
     ways = [_steps(route) for route in routes]
     backwards = [[(switch, outward, inward) for switch, inward, outward in reversed(way)] for way in ways]
     reservations = [Reservation(f"hosts:{pair}", 1.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +12,20 @@ from controller.network.model import parse_end
 from controller.network.topology import UnknownName
 from controller.routing.compiled import compiled
 from controller.routing.key_relay import Preference, key
-from controller.services.app import App, Companion, Item, KeyRelay, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
+from controller.services.app import (
+    App,
+    Companion,
+    Item,
+    KeyRelay,
+    Ledger,
+    NoRoute,
+    Plan,
+    Request,
+    Reservation,
+    State,
+    Topology,
+    classical_channels,
+)
 
 
 class Keys(Request):
@@ -30,7 +44,7 @@ class Keys(Request):
 
 
 def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: float) -> Plan:
-    """Relay entries for every KME of every path, and a lightpath for every switched QKD link among them."""
+    """Relay entries for every KME of every path, a lightpath for every switched QKD link among them, and the classical channels beside them."""
     (src, left_sae), (dst, right_sae) = (_end(network, text) for text in request.ends)
     for name in request.avoid:
         network.node(name)
@@ -76,7 +90,7 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         touches=frozenset(names | {fibre for name in names if name not in network.graph for fibre in network.link(name).fibres}),
         route=route.to_json(),
         reservations=tuple(reservations),
-        companions=tuple(companions),
+        companions=(*companions, *classical_channels(network, (pair for path in route.paths for pair in pairwise(path.nodes)))),
         explanation=route.explanation,
     )
 

@@ -16,7 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from controller.network.model import Module, Signal, parse_end
 from controller.routing.light.plant import build, crossing_loss_db
 from controller.routing.lightpath import LightRoute, light
-from controller.services.app import App, CrossConnect, Item, Ledger, NoRoute, Plan, Request, Reservation, State, Topology
+from controller.services.app import (
+    App,
+    CrossConnect,
+    Item,
+    Ledger,
+    NoRoute,
+    Plan,
+    Request,
+    Reservation,
+    State,
+    Topology,
+    classical_channels,
+)
 from controller.services.light_safety import unsafe
 from controller.southbound.device import Diff, MediaChannel
 
@@ -107,6 +119,7 @@ def plan(service: str, request: Lightpath, network: Topology, ledger: Ledger, no
         touches=frozenset(name for each in lit for name in (*each.route.nodes, *each.route.links)),
         route={**_told(request, lit, ports), **_in_order(placed), "power_tolerance_db": request.power_tolerance_db},
         reservations=tuple(Reservation(resource, 1.0) for resource in (*(f"port:{port}" for port in ports), *numbers)),
+        companions=classical_channels(network, ((each.route.nodes[0], each.route.nodes[-1]) for each in lit)),
         expected_power_dbm=_expected_power(network, lit),
         explanation=explanation,
     )

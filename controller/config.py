@@ -84,6 +84,8 @@ class OpenFlow(BaseModel):
     tls: Certificates | None = None
     packet_ins_per_s: Annotated[float, Field(gt=0)] = 20_000
     """What one switch may send up to applications; a tenth of it at once. The rest is dropped and counted."""
+    meter_packet_ins: bool = False
+    """Whether switches keep to that themselves, by the meter of their controller port: for switches that have meters."""
 
     @model_validator(mode="after")
     def _protected(self) -> OpenFlow:

@@ -26,7 +26,22 @@ from controller.services.desk import Desk
 from controller.services.neighbours import Neighbours
 from controller.services.planner import Planner, executor
 from controller.services.reconciler import Reconciler
-from controller.southbound.device import Changed, Connected, Device, DeviceEvent, Disconnected, FlowRule, PortChanged, QkdLinkReport
+from controller.southbound.device import (
+    CONTROLLER_METER,
+    METER_BURST,
+    METER_PKTPS,
+    METER_STATS,
+    Band,
+    Changed,
+    Connected,
+    Device,
+    DeviceEvent,
+    Disconnected,
+    FlowRule,
+    Meter,
+    PortChanged,
+    QkdLinkReport,
+)
 from controller.southbound.discovery.answers import answer
 from controller.southbound.discovery.discovery import HOST_RULES, LLDP_RULE, Discovery, Publish
 from controller.southbound.discovery.liveness import Timing
@@ -44,6 +59,7 @@ from controller.southbound.openflow.listener import OpenFlowListener
 from controller.southbound.openflow.messages import PacketIn, Role
 from controller.store.sqlite import Store
 from controller.telemetry.events import EventLog
+from controller.telemetry.loop import ShortTurns
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +96,7 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         events = EventLog()
         discovery = None if observe else _discovery(topology, settings, events.publish)
         switches = {device.name: device for device in devices.values() if isinstance(device, OpenFlowSwitch)}
-        book = Book(store, dict.fromkeys(switches, _standing(settings, apps)) if discovery else {})
+        book = Book(store, {} if observe else dict.fromkeys(switches, _standing(settings, apps)))
         listener.on_refused = lambda datapath_id, why: _refused(topology, events, datapath_id, why)
         desk: Desk
         reconciler = Reconciler(
@@ -94,6 +110,8 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
         )
         desk = Desk(topology, book, planner, reconciler, events, store, hold_off_s=settings.reconciler.hold_off_s)
         face = Face(topology, devices, listener, reconciler, desk, events, time.time(), discovery)
+        if isinstance(loop := asyncio.get_running_loop(), ShortTurns):
+            face.loop_turns = loop.turns_s
         greetings = [rule for app in apps for rule in packets.rules(app)]
         for switch in switches.values():
             for app in apps:
@@ -173,10 +191,19 @@ def _discovery(topology: Topology, settings: Settings, publish: Publish) -> Disc
     return Discovery(declared(topology), key, publish, timing=timing, first_nonce=secrets.randbits(63))
 
 
-def _standing(settings: Settings, apps: list[PacketApp]) -> tuple[FlowRule, ...]:
-    """The rules of discovery; a packet app that takes every packet that nobody asked to be carried is given ARP, too."""
-    hosts = settings.discovery.hosts and not any(() in app.packets for app in apps)
-    return (LLDP_RULE, *HOST_RULES) if hosts else (LLDP_RULE,)
+def _standing(settings: Settings, apps: list[PacketApp]) -> tuple[FlowRule | Meter, ...]:
+    """What switches are to hold whatever the services want: the rules of discovery, and the meter of the controller port.
+
+    A packet app that takes every packet that nobody asked to be carried is given ARP, too.
+    """
+    standing: tuple[FlowRule | Meter, ...] = ()
+    if settings.discovery.enabled:
+        hosts = settings.discovery.hosts and not any(() in app.packets for app in apps)
+        standing = (LLDP_RULE, *HOST_RULES) if hosts else (LLDP_RULE,)
+    if settings.openflow.meter_packet_ins:
+        rate = max(1, round(settings.openflow.packet_ins_per_s))
+        standing += (Meter(CONTROLLER_METER, METER_PKTPS | METER_BURST | METER_STATS, (Band(rate, max(1, rate // 10)),)),)
+    return standing
 
 
 def _learn(face: Face, discovery: Discovery, neighbours: Neighbours, switch: OpenFlowSwitch, packet: PacketIn) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from controller.cli.document import fail, reason
+from controller.telemetry.loop import ShortTurns
 
 
 @click.command()
@@ -45,13 +45,13 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
     log_to_stderr(verbose)
 
     async def serve(stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShortTurns)
         async with daemon.running(settings_file.load(config), observe=observe) as controller:
             click.echo(
                 f"controlling {controller.topology.name}: API {controller.api}, OpenFlow {controller.listener.host}:{controller.listener.port}"
             )
-            gc.collect()
-            gc.freeze()  # the network stays: looking through it at every collection would hold up the sessions
-            gc.set_threshold(*GARBAGE)
+            loop.collect_in_short_passes()
             sys.setswitchinterval(SWITCH_S)
             await stop.wait()
 
@@ -65,9 +65,6 @@ def run(config: Path, observe: bool, verbose: bool) -> None:
         fail(f"cannot start: {reason(error)}")
 
 
-GARBAGE = 700, 2, 500
-"""After how many new objects, and then collections of the generation before, each generation is looked through: the middle one while it is
-small (after 10, as it is by default, it holds up the event loop for 10 ms), the oldest seldom, for what stays is frozen."""
 SWITCH_S = 0.0005
 """How long a thread that compares, unpickles or writes keeps the event loop waiting for the interpreter (5 ms if nothing is said)."""
 
@@ -90,7 +87,8 @@ def until_stopped(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         await serve(stop)
 
     try:
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory=ShortTurns) as runner:
+            runner.run(main())
     except BaseExceptionGroup as group:
         cause: BaseException = group
         while isinstance(cause, BaseExceptionGroup):

@@ -50,6 +50,7 @@ def service() -> None:
 @click.option("--disjoint", type=click.Choice(["node", "link"]), help="connectivity: what the two paths may not share.")
 @click.option("--rate-mbps", type=Finite(0), metavar="MBPS", help="connectivity: capacity to promise, each way.")
 @click.option("--max-rate-kbps", type=click.IntRange(1), metavar="KBPS", help="connectivity: what is above it is dropped where it enters.")
+@click.option("--max-latency-ms", type=Finite(0, min_open=True), metavar="MS", help="connectivity: the most latency of its links together.")
 @click.option("--for", "for_s", type=Finite(0, min_open=True), metavar="SECONDS", help="Remove the service after so long.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change on which device.")
 @click.option("--wait", "wait_s", type=Finite(0), default=0.0, metavar="SECONDS", help="Wait so long for it to be ACTIVE.")
@@ -66,7 +67,7 @@ def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: boo
     """
     given = {"rate_bps": options["rate"], "shares": options["shares"], "max_trusted_nodes": options["max_trusted_nodes"]}
     given |= {"avoid": list(options["avoid"]) or None, "max_loss_db": options["max_loss"], "prefer": options["prefer"]}
-    given |= {name: options[name] for name in ("protection", "disjoint", "rate_mbps", "max_rate_kbps")}
+    given |= {name: options[name] for name in ("protection", "disjoint", "rate_mbps", "max_rate_kbps", "max_latency_ms")}
     request = {"ends": [src, dst]} | {name: value for name, value in given.items() if value is not None}
     body = {"kind": kind, "request": request, "name": options["name"], "priority": options["priority"]}
     if options["for_s"] is not None:

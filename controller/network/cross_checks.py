@@ -25,7 +25,13 @@ def cross_check(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set
     are ids of links that are wrong by themselves, about whose absence nobody need complain."""
     return list(
         chain(
-            _nodes(nodes), _ids(links), _link_ends(nodes, links, names), _ports(nodes, links), _figures(links), _over(nodes, links, faulty)
+            _nodes(nodes),
+            _attachments(nodes, links, names),
+            _ids(links),
+            _link_ends(nodes, links, names),
+            _ports(nodes, links),
+            _figures(links),
+            _over(nodes, links, faulty),
         )
     )
 
@@ -71,6 +77,24 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
                 )
             if module.port is not None:
                 yield from _module_port(nodes, (*at, "modules", module_name, "port"), parse_end(module.port))
+
+
+def _attachments(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set[str]) -> Iterator[Complaint]:
+    attached = {name: node.classical.host for name, node in nodes.items() if node.classical is not None}
+    cabled = {name for link in links.values() if link.kind == "ethernet" for name in link.nodes} if attached else set()
+    for name, host_name in attached.items():
+        at: Key = ("nodes", name, "classical", "host")
+        host = nodes.get(host_name)
+        if host_name not in names:
+            yield at, f"no node named '{host_name}'", "name a host of this document"
+        elif host is None:
+            continue  # it is faulty itself
+        elif host.kind != "host":
+            yield at, f"'{host_name}' is of kind {host.kind}", "name a host, by which the node's messages leave"
+        elif host.mac is None or (host.ip is None and host.ipv6 is None):
+            yield at, f"{host_name} has no addresses for packets to be sent to", f"give {host_name} a mac, and an ip or ipv6"
+        elif host_name not in cabled:
+            yield at, f"no ethernet link ends at {host_name}", f"join {host_name} with an openflow-switch"
 
 
 def _module_port(nodes: Mapping[str, Node], at: Key, port: End) -> Iterator[Complaint]:

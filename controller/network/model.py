@@ -165,14 +165,27 @@ class Window:
             raise ValueError("the window ends before it starts; give an end later than the start")
 
 
-_KEY_NODE = {"modules", "kme", "saes"}
-_MEMORY_NODE = {"modules", "memories", "t1_s", "t2_s", "swap"}
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Attachment:
+    """How a node is attached to the classical network, and what its quantum services need of the way to another node that is."""
+
+    host: Name
+    """The host by which its classical messages leave and arrive: sifting, error correction, heralding."""
+    max_latency_ms: Positive
+    """The most that a message may take; of two nodes the stricter counts."""
+    rate_mbps: Annotated[float, Field(ge=0.001, le=4_000_000)]
+    """What is promised to the messages of one direction, and all they are let in with; of two nodes the greater counts."""
+
+
+_ANY_MODULE = {"modules", "classical"}
+_KEY_NODE = _ANY_MODULE | {"kme", "saes"}
+_MEMORY_NODE = _ANY_MODULE | {"memories", "t1_s", "t2_s", "swap"}
 NODE_FIELDS: Mapping[str, frozenset[str]] = {
     "end-node": frozenset(_KEY_NODE | _MEMORY_NODE - {"swap"}),
     "trusted-node": frozenset(_KEY_NODE),
     "repeater": frozenset(_MEMORY_NODE),
-    "source": frozenset({"modules"}),
-    "bell-station": frozenset({"modules"}),
+    "source": frozenset(_ANY_MODULE),
+    "bell-station": frozenset(_ANY_MODULE),
     "optical-switch": frozenset({"ports", "sides", "insertion_loss_db", "driver", "address"}),
     "wavelength-switch": frozenset({"ports", "insertion_loss_db", "driver", "address"}),
     "passive": frozenset({"ports", "insertion_loss_db", "losses_db", "bands"}),
@@ -197,6 +210,8 @@ class Node:
     source: str | None = None
     origins: dict[str, Origin] = Field(default_factory=dict)
     modules: dict[Name, Module] = Field(default_factory=dict)
+    classical: Attachment | None = None
+    """Its quantum services have a classical channel to each neighbour that is attached, too."""
     kme: Address | None = None
     """Where the node's key management entity listens (HTTPS)."""
     saes: tuple[Name, ...] = ()

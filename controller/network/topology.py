@@ -76,8 +76,9 @@ class Topology:
         self._down: set[str] = set()
         self._windows: dict[str, tuple[windows.Interval, ...]] = {}
         self._shut: set[str] = set()
-        self._disabled: set[str] = set()
-        """Nodes and links."""
+        self.out_of_service: set[str] = set()
+        """Ids of links that are down, outside their windows or disabled, of those over such glass but for its administration, and names of
+        disabled nodes: what carries nothing now, whereas what is draining still does. To be read only."""
         self._views: dict[frozenset[str], Topology] = {}
         self._measured: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
         self._changes: deque[tuple[int, events.NetworkEvent]] = deque(maxlen=CHANGES_KEPT)
@@ -90,7 +91,7 @@ class Topology:
 
     def _put_node(self, name: str, node: Node) -> None:
         self.graph.add_node(name, node=node)
-        (self._disabled.add if node.admin == "disabled" else self._disabled.discard)(name)
+        (self.out_of_service.add if node.admin == "disabled" else self.out_of_service.discard)(name)
 
     def _put(self, link: Link) -> None:
         for name in link.nodes:
@@ -101,9 +102,15 @@ class Topology:
         self._windows.pop(link.id, None)
         if link.windows:
             self._windows[link.id] = windows.merged(link.windows)
-        (self._disabled.add if link.admin == "disabled" else self._disabled.discard)(link.id)
         self._links[link.id] = link
+        self._look_at(link.id)
         self.graph.add_edge(*link.nodes, key=link.id, link=link)
+
+    def _look_at(self, link_id: str) -> None:
+        """Whether a link is in service may be other than before."""
+        link = self._links[link_id]
+        serves = self.up(link) and self.open(link) and link.admin != "disabled"
+        (self.out_of_service.discard if serves else self.out_of_service.add)(link_id)
 
     def node(self, name: str) -> Node:
         """The node of that name; UnknownName when there is none."""
@@ -179,11 +186,15 @@ class Topology:
                 if (link not in self._down) == up:
                     return False
                 (self._down.discard if up else self._down.add)(link)
+                for each in self._concerned(event):
+                    self._look_at(each)
             case events.LinkWindowChanged(link, is_open):
                 self.link(link)
                 if (link not in self._shut) == is_open:
                     return False
                 (self._shut.discard if is_open else self._shut.add)(link)
+                for each in self._concerned(event):
+                    self._look_at(each)
             case events.LinkMeasured(link, figure, value):
                 self.link(link)
                 if self._measured[figure].get(link) == value:
@@ -213,7 +224,7 @@ class Topology:
                 del self._links[link]
                 self._windows.pop(link, None)
                 self._shut.discard(link)
-                self._disabled.discard(link)
+                self.out_of_service.discard(link)
                 self.structure += 1
         return True
 
@@ -283,13 +294,6 @@ class Topology:
             if node.admin != "enabled":
                 barred.update(link_id for _, _, link_id in self.graph.edges(name, keys=True))
         return frozenset(barred)
-
-    def out_of_service(self) -> set[str]:
-        """Ids of links that are down, outside their windows or disabled, what rides on such glass included but for its administration, and
-        names of disabled nodes: what carries nothing now, whereas what is draining still does."""
-        silent = self._down | self._shut
-        riders = [rider for link_id in silent for rider in self._riders.get(link_id, ())]
-        return silent.union(riders, self._disabled)
 
     def known(self, name: str) -> bool:
         """Whether there is a node of that name or a link of that id."""

@@ -17,7 +17,7 @@ from controller.telemetry.histogram import Histogram
 
 @dataclass(slots=True)
 class Face:
-    """`loop_lag` is how much later than asked the event loop woke its probe, in seconds."""
+    """`loop_lag` is how much later than asked the event loop woke its probe, `loop_turns` the processor time of its turns, in seconds."""
 
     topology: Topology
     devices: Mapping[str, Device]
@@ -28,6 +28,7 @@ class Face:
     started_s: float
     discovery: Discovery | None = None
     loop_lag: Histogram = field(default_factory=Histogram)
+    loop_turns: Histogram = field(default_factory=Histogram)
     stopping: bool = False
     api: str = ""
     """Where the interface is served."""

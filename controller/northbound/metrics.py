@@ -61,6 +61,7 @@ def _controller(face: Face) -> Iterator[Metric]:
     revision.add_metric([], face.topology.revision)
     yield revision
     yield histogram("loop_lag_seconds", "How late the event loop woke a probe: what every session waits.", face.loop_lag)
+    yield histogram("loop_turn_seconds", "Processor time that a turn of the event loop took its thread.", face.loop_turns)
     for name, text, value in (
         ("events", "Events published.", face.events.number),
         ("planner_jobs", "Jobs given to the planner's worker.", face.desk.planner.jobs),

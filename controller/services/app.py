@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from controller.network.topology import Topology, UnknownName
+from controller.routing.compiled import compiled
 from controller.routing.refusal import NoRoute
 from controller.services.ledger import Ledger, Reservation
 from controller.southbound.device import (
@@ -81,6 +82,7 @@ __all__ = [
     "Switch",
     "Topology",
     "UnknownName",
+    "classical_channels",
     "cookie",
     "encode",
     "rebuffered",
@@ -93,6 +95,33 @@ class Companion:
 
     kind: str
     request: dict[str, Any]
+
+
+def classical_channels(network: Topology, neighbours: Iterable[tuple[str, str]]) -> tuple[Companion, ...]:
+    """What the neighbouring nodes of a quantum service need between them: connectivity within a latency, at a promised and metered rate.
+
+    One for each pair of hosts, whatever service asks for it, so that all share it. Nodes whose document has no `classical` need none.
+    """
+    attached = compiled(network).by_structure.of(
+        "attachments", lambda: {name: node.classical for name, node in network.nodes() if node.classical is not None}
+    )
+    if not attached:
+        return ()
+    found: dict[tuple[str, str], Companion] = {}
+    for pair in neighbours:
+        here, there = (attached.get(name) for name in pair)
+        if here is None or there is None or here.host == there.host:
+            continue
+        a, b = sorted((here.host, there.host))
+        rate_mbps = max(here.rate_mbps, there.rate_mbps)
+        request = {
+            "ends": [a, b],
+            "max_latency_ms": min(here.max_latency_ms, there.max_latency_ms),
+            "rate_mbps": rate_mbps,
+            "max_rate_kbps": round(1000 * rate_mbps),
+        }
+        found.setdefault((a, b), Companion("connectivity", request))
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

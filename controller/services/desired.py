@@ -19,7 +19,7 @@ from controller.services.index import Index
 from controller.services.ledger import Ledger
 from controller.services.service import SERVICE, Service, promised
 from controller.southbound.device import Item
-from controller.store.sqlite import Store
+from controller.store.sqlite import Entry, Store
 
 
 @dataclass(slots=True)
@@ -91,7 +91,8 @@ class Book:
     """
 
     def __init__(self, store: Store, standing: Mapping[str, tuple[Item, ...]] = MappingProxyType({})) -> None:
-        """`standing` is what devices are to hold whatever the services want, by device; it is not kept in the store."""
+        """`standing` is what devices are to hold whatever the services want, by device. Of it the store remembers what does not carry
+        Bellhop's mark, so that it can be taken away when it is no longer to stand."""
         self.store = store
         self.services: dict[str, Service] = {}
         self.desired: dict[str, Desired] = {}
@@ -122,8 +123,21 @@ class Book:
             for service_id, items in present.items():
                 self._own(device).put(service_id, items)
         for device, items in standing.items():
-            self._own(device).put(f"{STANDING}{device}", items)
+            self._stand(device, items, entries)
         self.revision = store.revision
+
+    def _stand(self, device: str, items: tuple[Item, ...], entries: Mapping[str, Entry]) -> None:
+        """Have the device hold these items whatever the services want."""
+        key, owner = f"standing/{device}", f"{STANDING}{device}"
+        before = _ITEMS.validate_python(entries[key].value) if key in entries else ()
+        unmarked = tuple(item for item in items if not item.ours)
+        if items or before:
+            desired = self._own(device)
+            changed = desired.put(owner, before) | desired.put(owner, items)
+            self._commit({}, {(device, each) for each in changed})
+            self._clear(device)
+        if unmarked != before:
+            self.store.commit({key: to_json(unmarked, inf_nan_mode="constants") if unmarked else None})
 
     def of(self, device: str) -> Desired:
         """What the device is to hold. To be read before the book changes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from controller.network.topology import Topology, UnknownName
 from controller.services.app import Plan, State
@@ -23,9 +23,6 @@ class Judge:
     topology: Topology
     book: Book
     reconciler: Reconciler
-    _silent: set[str] = field(default_factory=set)
-    """Nodes and links that carry nothing at the revision `_looked_at` of the network."""
-    _looked_at: int = 0
 
     def verdict(self, service: Service, refusal: str = "") -> Service:
         """The service as it stands; `refusal` is what a device that refused its items said."""
@@ -109,7 +106,7 @@ class Judge:
 
     def broken(self, plan: Plan) -> list[str]:
         """The nodes and links of the plan that do not serve: links down, anything disabled or no longer in the network."""
-        silent = self._out_of_service()
+        silent = self.topology.out_of_service
         return sorted(name for name in plan.touches if name in silent or not self.topology.known(name))
 
     def touching(self, subjects: Iterable[str]) -> list[str]:
@@ -124,7 +121,7 @@ class Judge:
         for companion, users in index.needing.items():
             if (each := services.get(str(companion))) is None or each.state in ("REMOVING", "FAILED"):
                 found |= users
-        for silent in self._out_of_service():
+        for silent in self.topology.out_of_service:
             found.update(index.touching.of(silent))
         for subject, users in index.touching.items():
             if not self.topology.known(str(subject)):
@@ -139,11 +136,6 @@ class Judge:
             return self.topology.usable(self.topology.link(name))
         except UnknownName:
             return False
-
-    def _out_of_service(self) -> set[str]:
-        if self._looked_at != self.topology.revision:
-            self._silent, self._looked_at = self.topology.out_of_service(), self.topology.revision
-        return self._silent
 
     def _buffered(self, service: Service) -> bool:
         app = apps().get(service.kind)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from controller.network.model import Module
 from controller.routing.light.light_route import sends_classical, takes_quantum
@@ -58,7 +58,9 @@ def unsafe(plant: Plant, held: Held, diffs: Iterable[Diff]) -> list[Unsafe]:
     light = Light(plant, joins)
     found = []
     for device, item in added:
-        broken = next(_clashes(item, joins[device]), None) or next(light.trespasses(device, item), None)
+        # what shares no port with a cross-connect is not in its way
+        others = joins[device] if isinstance(item, MediaChannel) else light.beside(device, item)
+        broken = next(_clashes(item, others), None) or next(light.trespasses(device, item), None)
         if broken is not None:
             found.append(Unsafe(device, item, *broken))
     return found
@@ -89,11 +91,15 @@ def taken(device: str, foreign: Iterable[Item], wanted: Iterable[Item]) -> set[s
 def after(held: Held, diffs: Iterable[Diff]) -> dict[str, set[Join]]:
     """What lets light pass when the changes have been made."""
     joins: dict[str, set[Join]] = defaultdict(set)
-    joins |= {device: {item for item in items if isinstance(item, Join)} for device, items in held.items()}
+    joins |= {device: set(filter(_is_join, items)) for device, items in held.items()}
     for each in diffs:
         joins[each.device] -= set(each.remove)
         joins[each.device] |= {item for item in each.add if isinstance(item, Join)}
     return joins
+
+
+def _is_join(item: Item) -> TypeGuard[Join]:
+    return item.kind in ("cross-connect", "media-channel")
 
 
 def _clashes(item: Join, joins: Iterable[Join]) -> Iterator[tuple[Rule, str]]:
@@ -120,7 +126,6 @@ class Light:
 
     def __init__(self, plant: Plant, joins: Mapping[str, Iterable[Join]]) -> None:
         self._plant, self.survey = plant, plant.survey
-        self._glass_db = {port: glass.loss_db for glass in self.survey.fibres.values() if glass is not None for port in (glass.a, glass.b)}
         self._joined: dict[Port, list[tuple[Port, Join]]] = defaultdict(list)
         for device, items in joins.items():
             for item in items:
@@ -129,6 +134,10 @@ class Light:
                     self._joined[here].append((there, item))
                     self._joined[there].append((here, item))
         self._reached: dict[tuple[Port, int | None], dict[Port, float]] = {}
+
+    def beside(self, device: str, item: Join) -> list[Join]:
+        """What joins one of the ports that this item joins."""
+        return [other for port in ends(item) for _, other in self._joined.get((device, port), ())]
 
     def trespasses(self, device: str, item: Join) -> Iterator[tuple[Rule, str]]:
         """The rules broken by light that passes this item."""
@@ -177,7 +186,7 @@ class Light:
             if begin in left or there is None:
                 continue
             left.add(begin)
-            loss_db += self._glass_db.get(begin, 0.0)  # of glass whose loss is not known, nothing is sure to be lost
+            loss_db += self.survey.glass_db.get(begin, 0.0)  # of glass whose loss is not known, nothing is sure to be lost
             if there in self.survey.modules:
                 found.setdefault(there, loss_db)
             for onward, lost_db, _ in self.across(there, mhz):

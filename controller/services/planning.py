@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections import deque
@@ -34,9 +33,6 @@ BATCH = 32
 """So many services are planned by one job."""
 CHUNK = 4
 """So many are kept by one change of the store, without a pause."""
-YOUNG = 8
-"""After so many plans kept the garbage collector passes over what there is from then on: they refer to each other in no circle, and a full
-collection that walks through ten thousand of them would hold up every session."""
 
 Outcome = list[Service] | str
 """A service and its new companions as planned, or why there is no plan."""
@@ -62,8 +58,6 @@ class Planning:
     """Services that changed, or whose companions did, since they were last judged."""
     _numbers: dict[str, int] = field(default_factory=dict)
     """By kind, a number below which every name was given."""
-    _young: int = 0
-    """Plans kept since the garbage collector was last told that they stay."""
     setups: SetupTimes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +100,13 @@ class Planning:
         queue = [service]
         while queue:
             each = queue.pop(0)
-            plan = await self._planned(each, but)
+            try:
+                plan = await self._planned(each, but)
+            except NoRoute as no:
+                if each is service:
+                    raise
+                ends = " - ".join(each.request["ends"])
+                raise NoRoute(f"the {each.kind} {ends}, which {each.parent} needs: {no}", no.constraint, no.best) from None
             but[each.id] = promised(plan, each.interval_s)
             companions: list[str] = []
             for wanted in plan.companions:
@@ -340,11 +340,6 @@ class Planning:
         self._let_go(kept, gone)
         before = {name: self.book.services[name].state for name in kept if name in self.book.services}
         marked = self.book.commit(kept.values(), gone)
-        self._young += len(kept)
-        if self._young >= YOUNG:
-            self._young = 0
-            gc.collect(0)
-            gc.freeze()
         self.unjudged.update(kept.keys() - known)
         for name in (*kept, *gone):
             self.unjudged.update(self.book.index.needing.of(name))

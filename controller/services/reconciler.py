@@ -7,20 +7,19 @@ was said to have happened.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from controller.network.topology import Topology
 from controller.routing.light.plant import Plant, build
 from controller.services.app import cookie
 from controller.services.desired import STANDING, Book, Desired
-from controller.services.deviations import Deviations
+from controller.services.device_view import DeviceView
 from controller.services.light_order import LightOrder, in_order
 from controller.services.light_safety import Join, after, ends, unsafe
 from controller.services.stages import stages
@@ -36,23 +35,16 @@ from controller.southbound.device import (
     Meter,
     Refused,
     State,
-    Unreachable,
     diff,
 )
 from controller.southbound.openflow.change import used
-
-log = logging.getLogger(__name__)
 
 LONG_TABLE = 500
 """So many items of a device, read or wanted, are compared beside the event loop."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 GATHER_S = 0.3
-"""How far apart rounds begin while many services are being planned."""
-CALL_S = 30.0
-"""How long a driver may take for one call; drivers have shorter limits of their own, this one keeps the round from standing still."""
-
-Answer = TypeVar("Answer")
+"""How long to wait after a round while many services are being planned."""
 _UNREAD = State()
 
 
@@ -69,31 +61,6 @@ class Change(NamedTuple):
 
 
 Work = dict[str, Change]
-
-
-@dataclass(slots=True)
-class DeviceView:
-    """What is known of one device: its last reading, what was to change then, when it was last changed, and its last trouble."""
-
-    state: State | None = None
-    diff: Diff | None = None
-    against: Desired | None = None
-    """What the diff is against."""
-    deviations: Deviations = field(default_factory=Deviations)
-    renewed: bool = False
-    """Whether its session is new since it was last read."""
-    lost: set[Item] = field(default_factory=set)
-    """What it was read to hold once, is to hold, and was missing when it was last read."""
-    darkened: set[Item] = field(default_factory=set)
-    """What we took apart for a moment, and that has not been read to be there again."""
-    trouble: str = ""
-    reads: int = 0
-    applies: int = 0
-    failures: int = 0
-    changed_s: float = float("-inf")
-    """Monotonic."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One call at a time, so that a reading is never older than the change it is compared with."""
 
 
 @dataclass(slots=True)
@@ -125,7 +92,7 @@ class Reconciler:
     _gathered: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.views = {name: DeviceView() for name in self.devices}
+        self.views = {name: DeviceView(name, partial(self.mark, [name])) for name in self.devices}
         self._gathered.set()
 
     @contextmanager
@@ -149,6 +116,12 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        try:
+            await self._run()
+        finally:
+            await asyncio.gather(*(view.close() for view in self.views.values()))
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         sweep_s = loop.time() + self.sweep_s
         while True:
@@ -161,12 +134,11 @@ class Reconciler:
                 sweep_s = loop.time() + self.sweep_s
             self._wake.clear()
             batch, self._dirty = self._dirty, set()
-            began_s = loop.time()
             failed = await self._round(batch)
             if failed:
                 loop.call_later(RETRY_S, self.mark, failed)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(began_s + GATHER_S):
+                async with asyncio.timeout(GATHER_S):
                     await self._gathered.wait()
 
     async def _round(self, batch: set[str]) -> set[str]:
@@ -241,33 +213,13 @@ class Reconciler:
         return diffs
 
     async def _read_one(self, name: str) -> State | None:
-        state = await self._call(name, self.devices[name].read)
+        view = self.views[name]
+        state = await view.read(self.devices[name].read)
         if isinstance(state, DeviceError):
             return None
-        view = self.views[name]
         view.state, view.trouble = state, ""
         view.reads += 1
         return state
-
-    async def _call(self, name: str, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer | DeviceError:
-        """What a driver answers; what goes wrong is an answer, too, and noted as the device's trouble."""
-        view = self.views[name]
-        error: DeviceError
-        async with view.lock:
-            try:
-                async with asyncio.timeout(CALL_S):
-                    return await call()
-            except DeviceError as own:
-                error = own
-            except TimeoutError:
-                error = Unreachable(name, f"no answer within {CALL_S:g} s")
-            except Exception as unforeseen:
-                log.exception("the driver of %s failed", name)
-                error = Unreachable(name, f"its driver failed: {unforeseen!r}")
-        log.warning("%s", error)
-        view.trouble = error.what
-        view.failures += 1
-        return error
 
     def _without_reported(self, each: Diff) -> Diff:
         """Without what somebody took away from services that were in place and ask for no more than to be told."""
@@ -361,7 +313,7 @@ class Reconciler:
         return True
 
     async def _faults(self, name: str, change: Change) -> list[str] | DeviceError:
-        return await self._call(name, lambda: self.devices[name].check(change.whole))
+        return await self.views[name].call(lambda: self.devices[name].check(change.whole))
 
     async def _apply(self, work: Work, refused: dict[str, str], held: set[str]) -> set[str]:
         """Apply in stages and read back. Returns the devices to try again.
@@ -391,7 +343,7 @@ class Reconciler:
             results = await together(self._apply_one(name, change, refused) for name, change in calls.items())
             down = {name for name, done in zip(calls, results, strict=True) if not done}
             if joins:
-                sure = {name for name in calls if self.views[name].failures == failures[name]}  # else nobody knows what is done
+                sure = {name for name in calls if name not in down and self.views[name].failures == failures[name]}  # else nobody knows what is done
                 joins = after(joins, [each.whole if name in sure else replace(each.whole, remove=()) for name, each in calls.items()])
             troubles |= {name: self.views[name].trouble for name in down}
             lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
@@ -464,8 +416,9 @@ class Reconciler:
             return {}
         held: dict[str, Iterable[Item]] = {}
         for name in {*lit, *self.plant().survey.devices} & self.views.keys():
-            state, desired = self.views[name].state, self.book.of(name)
-            held[name] = state.items if state is not None else (*desired.items(), *desired.absent)
+            view, desired = self.views[name], self.book.of(name)
+            sure, state = view.state is not None and not view.late, view.state or _UNREAD
+            held[name] = state.items if sure else (*state.items, *desired.items(), *desired.absent)
         return after(held, ())
 
     def _refuse(self, work: Work, diffs: Iterable[Diff], joins: Mapping[str, set[Join]], refused: dict[str, str]) -> bool:
@@ -494,10 +447,15 @@ class Reconciler:
 
     async def _change(self, name: str, each: Diff) -> DeviceError | None:
         view = self.views[name]
-        answer = await self._call(name, lambda: self.devices[name].apply(each))
-        view.changed_s = time.monotonic()
-        view.applies += answer is None
-        return answer
+
+        async def change() -> None:
+            try:
+                await self.devices[name].apply(each)
+                view.applies += 1
+            finally:
+                view.changed_s = time.monotonic()
+
+        return await view.call(change)
 
 
 def _patient(item: Item, before: Desired | None, now: Desired) -> bool:

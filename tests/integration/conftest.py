@@ -155,6 +155,14 @@ def networks(tmp_path: Path) -> Iterator[Callable[..., Network]]:
 
 
 @pytest.fixture
+def network(networks: Callable[..., Network]) -> Network:
+    """The sandbox with its controller."""
+    running = networks()
+    running.start_controller()
+    return running
+
+
+@pytest.fixture
 def netns() -> Iterator[list[str]]:
     """The command prefix of a network namespace of this test's own."""
     if os.geteuid() != 0:

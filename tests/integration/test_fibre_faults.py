@@ -2,20 +2,12 @@
 
 import subprocess
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from conftest import BELLHOP, wait_for
 
 TAPPED = "fibre:alice--relay1"
-
-
-@pytest.fixture
-def network(networks: Callable[..., Any]) -> Any:
-    running = networks()
-    running.start_controller()
-    return running
 
 
 def bellhop(network: Any, *words: str) -> subprocess.CompletedProcess[str]:

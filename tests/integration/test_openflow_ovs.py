@@ -247,9 +247,9 @@ async def test_refusals_of_groups_and_meters_are_named(bridge: tuple[OpenVSwitch
 
 
 async def test_the_controllers_meter_limits_what_comes_up(bridge: tuple[OpenVSwitch, OpenFlowSwitch]) -> None:
-    _, driver = bridge
+    switch, driver = bridge
     up = FlowRule(1, (), (("output", int(Port13.CONTROLLER)),), OURS)
-    limit = Meter(CONTROLLER_METER, METER_PKTPS | METER_BURST, (Band(1, 1),))
+    limit = Meter(CONTROLLER_METER, METER_PKTPS | METER_BURST | METER_STATS, (Band(1, 1),))
     through_the_tables = PacketOut((("output", int(Port13.TABLE)),), bytes(12) + b"\x88\xb5" + bytes(46), in_port=int(Port13.LOCAL))
     came: dict[str, int] = {}
     for name, desired in (("unlimited", frozenset[Item]({up})), ("limited", frozenset[Item]({up, limit}))):
@@ -262,3 +262,5 @@ async def test_the_controllers_meter_limits_what_comes_up(bridge: tuple[OpenVSwi
         came[name] = driver.packet_ins - before
     assert came["unlimited"] == 50
     assert came["limited"] < 25
+    assert (await driver.read()).items >= {up, limit}
+    assert "meter=controller pktps burst stats bands=\ntype=drop rate=1 burst_size=1" in await asyncio.to_thread(switch.ofctl, "dump-meters")

@@ -11,6 +11,8 @@ from controller.southbound.discovery.discovery import Discovery
 from controller.southbound.openflow.messages import Port
 
 _MOST_STEPS = 200
+_SWITCHES_AT_ONCE = 50
+"""Whose ports are gone through before others have their turn on the event loop."""
 _LAST_PHYSICAL_PORT = 0xFFFFFF00
 
 
@@ -29,12 +31,11 @@ async def send_hellos(discovery: Discovery, switches: Mapping[str, Switch]) -> N
     """Send and judge until cancelled. What a controller short of time does not send is not made up for."""
     loop = asyncio.get_running_loop()
     while True:
-        due = [
-            (switch, port)
-            for switch in switches.values()
-            for port in switch.ports.values()
-            if port.number <= _LAST_PHYSICAL_PORT and port.up
-        ]
+        due: list[tuple[Switch, Port]] = []
+        for number, switch in enumerate(switches.values()):
+            due += [(switch, port) for port in switch.ports.values() if port.number <= _LAST_PHYSICAL_PORT and port.up]
+            if number % _SWITCHES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         steps = max(1, min(len(due), _MOST_STEPS))
         for step in range(steps):
             for switch, port in due[step::steps]:

@@ -22,7 +22,7 @@ _WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
 _HEAD_BYTES = 8
 _FLOW = b"\x00\x01"
 """The kind of a multipart reply that tells of flows."""
-_READ_AT_ONCE = 200
+_READ_AT_ONCE = 100
 _ENTRY = Struct("!HB9xH10xQQQ")
 """A flow entry's length, table, priority, cookie, packets and bytes."""
 

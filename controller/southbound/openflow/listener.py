@@ -22,7 +22,8 @@ from controller.southbound.openflow.turns import Turns
 
 _BACKLOG = 4096
 """All switches of a network reconnect at once after a restart of the controller; a short queue would turn most of them away."""
-_ACCEPTED_AT_ONCE = 32
+_ACCEPTED_AT_ONCE = 8
+"""Connections per turn of the event loop: each is several steps in the turns that follow, beside those of the ones before it."""
 _ACCEPT_RETRY_S = 0.2
 _HANDSHAKE_TIMEOUT_S = 10.0
 _READ_BYTES = 65536

@@ -207,6 +207,18 @@ def test_promised_rates_come_out_of_the_capacity_of_links() -> None:
     plan("d", Connectivity(ends=("h2", "h3")), network, ledger.with_entry("d", (Reservation("ethernet:l3", 40.0),)), 0.0)
 
 
+def test_a_path_that_takes_too_long_is_refused_with_what_the_best_takes() -> None:
+    flat = line(h1={}, h2={}, h3={})
+    network = Topology("line", dict(flat.nodes()), [replace(link, latency_ms=0.25) for link in flat.links()])
+    least_ms = float(plan("c", Connectivity(ends=("h1", "h3")), network, Ledger(), 0.0).route["latency_ms"])
+    assert least_ms > 0
+    within = Connectivity(ends=("h1", "h3"), max_latency_ms=least_ms)
+    assert plan("c", within, network, Ledger(), 0.0).route["latency_ms"] == least_ms
+    with pytest.raises(NoRoute, match=r"h1 and h3 are too far apart: the path of least latency takes .* ms are allowed") as refused:
+        plan("c", Connectivity(ends=("h1", "h3"), max_latency_ms=0.99 * least_ms), network, Ledger(), 0.0)
+    assert (refused.value.constraint, refused.value.best) == ("max_latency_ms", least_ms)
+
+
 def test_a_meter_has_a_number_that_nobody_else_has_on_its_switch() -> None:
     network = line(h1={}, h2={})
     request = Connectivity(ends=("h1", "h2"), max_rate_kbps=500)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps import lightpath
+from apps import forwarding, lightpath
 from apps.key_relay import Keys, plan, serving
 from controller.network.document import load
-from controller.network.model import Link, Node
+from controller.network.model import Attachment, Link, Node
 from controller.network.topology import Topology, UnknownName
 from controller.routing.refusal import NoRoute
 from controller.services.app import Companion, KeyRelay, Ledger, Plan, Reservation, State
@@ -139,3 +139,41 @@ def test_it_serves_when_both_ends_have_a_key() -> None:
         assert serving("k", found, states | {end: State(stock_keys={"k": 0})}) == f"no key in stock at {end} yet"
     for relay in states.keys() - {"alice", "bob"}:
         assert serving("k", found, states | {relay: State()}) == ""
+
+
+def attached(**hosts: tuple[str, float, float]) -> Topology:
+    """a - r1 - r2 - b in a row, and the hosts by which some of them are attached: name, most latency in ms, rate in Mbit/s."""
+    nodes = {
+        name: Node(
+            kind="end-node" if name in "ab" else "trusted-node",
+            classical=Attachment(host=hosts[name][0], max_latency_ms=hosts[name][1], rate_mbps=hosts[name][2]) if name in hosts else None,
+        )
+        for name in ("a", "r1", "r2", "b")
+    }
+    return Topology("row", nodes, [Link(kind="qkd", ends=pair, rate_bps=1000.0) for pair in pairwise(nodes)])
+
+
+def test_neighbours_on_the_path_have_a_classical_channel_as_good_as_both_need() -> None:
+    found = planned(attached(a=("ha", 5.0, 2.0), r1=("h1", 3.0, 8.0), r2=("h2", 4.0, 0.5), b=("hb", 9.0, 0.25)), Keys(ends=("a", "b")))
+    assert found is not None
+    wanted = [(["h1", "ha"], 3.0, 8.0, 8000), (["h1", "h2"], 3.0, 8.0, 8000), (["h2", "hb"], 4.0, 0.5, 500)]
+    assert found.companions == tuple(
+        Companion("connectivity", {"ends": ends, "max_latency_ms": latency_ms, "rate_mbps": rate_mbps, "max_rate_kbps": rate_kbps})
+        for ends, latency_ms, rate_mbps, rate_kbps in wanted
+    )
+    for companion in found.companions:
+        assert forwarding.Connectivity.model_validate(companion.request).rate_mbps == companion.request["rate_mbps"]
+
+
+def test_who_is_not_attached_or_shares_a_host_needs_no_channel() -> None:
+    alone = planned(attached(), Keys(ends=("a", "b")))
+    assert alone is not None and alone.companions == ()
+    some = planned(attached(a=("ha", 5.0, 1.0), r2=("h2", 5.0, 1.0), b=("h2", 5.0, 1.0)), Keys(ends=("a", "b")))
+    assert some is not None and some.companions == (), "r1 is not attached, and r2 is where b is"
+
+
+def test_the_same_two_hosts_have_one_channel_however_often_the_paths_pass() -> None:
+    network = attached(a=("site1", 5.0, 1.0), r1=("site2", 5.0, 1.0), r2=("site1", 5.0, 1.0), b=("site2", 5.0, 1.0))
+    found = planned(network, Keys(ends=("a", "b")))
+    assert found is not None
+    assert [each.request["ends"] for each in found.companions] == [["site1", "site2"]]

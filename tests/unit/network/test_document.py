@@ -18,6 +18,28 @@ def faults(text: str) -> list[str]:
     return str(wrong.value).splitlines()
 
 
+def attached(host: str, rate_mbps: str = "10") -> str:
+    """A node that is attached to the classical network by a host: h1 can be it, h2 has no address of the network, h3 no cable."""
+    return f"""name: n
+nodes:
+  s1: {{kind: openflow-switch, dpid: "0000000000000001"}}
+  h1: {{kind: host, mac: "02:00:00:00:00:01", ip: 10.0.0.1}}
+  a: {{kind: end-node, classical: {{host: {host}, max_latency_ms: 5, rate_mbps: {rate_mbps}}}}}
+  h2: {{kind: host, mac: "02:00:00:00:00:02"}}
+  h3: {{kind: host, mac: "02:00:00:00:00:03", ipv6: "fd00::3"}}
+links:
+  - {{kind: ethernet, ends: ["h1:1", "s1:1"]}}
+  - {{kind: ethernet, ends: ["h2:1", "s1:2"]}}
+"""
+
+
+def test_an_attachment_to_a_host_that_can_be_reached_is_right() -> None:
+    found = document.parse(attached("h1"))
+    classical = found.node("a").classical
+    assert classical is not None and (classical.host, classical.max_latency_ms, classical.rate_mbps) == ("h1", 5.0, 10.0)
+    assert document.parse(document.dump(found)).node("a") == found.node("a")
+
+
 @pytest.mark.parametrize("name", ["sandbox", "secoqc"])
 def test_shipped_networks_are_right_and_survive_writing(name: str) -> None:
     first = document.load(TOPOLOGIES / f"{name}.yaml")
@@ -55,6 +77,19 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
         ("name: n\nnodes: {a: {kind: end-node}}\nlinks: [{kind: qkd, ends: [a, a], rate_bps: 1}]", "both ends are at the same node"),
         ("name: n\nnodes: &n {a: *n}", "net.yaml:2: nodes.a: "),
         ("name: n\nnodes: {s: {kind: optical-switch, ports: 5}}", "a dual-sided switch with 5 ports"),
+        (attached("x"), "net.yaml:5: nodes.a.classical.host: no node named 'x', name a host of this document"),
+        (attached("s1"), "net.yaml:5: nodes.a.classical.host: 's1' is of kind openflow-switch, name a host"),
+        (
+            attached("h2"),
+            "net.yaml:5: nodes.a.classical.host: h2 has no addresses for packets to be sent to, give h2 a mac, and an ip or ipv6",
+        ),
+        (attached("h3"), "net.yaml:5: nodes.a.classical.host: no ethernet link ends at h3, join h3 with an openflow-switch"),
+        (attached("h1", rate_mbps="0"), "net.yaml:5: nodes.a.classical.rate_mbps: "),
+        (attached("h1", rate_mbps="1").replace(", max_latency_ms: 5", ""), "net.yaml:5: nodes.a.classical.max_latency_ms: "),
+        (
+            "name: n\nnodes: {s: {kind: passive, ports: 2, classical: {host: h, max_latency_ms: 1, rate_mbps: 1}}}",
+            "net.yaml:2: nodes.s.classical: ",
+        ),
         ("name: n\nnodes: {s: {kind: wavelength-switch, driver: scpi}}", "nodes.s.driver: a wavelength-switch is not driven over SCPI"),
         (
             "name: n\nnodes: {s: {kind: optical-switch, ports: 4, sides: single, driver: scpi}}",

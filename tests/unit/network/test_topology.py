@@ -79,7 +79,7 @@ def test_what_is_out_of_service_is_what_each_node_and_link_says(happened: list[N
         sandbox.apply(event)
     silent = {link.id for link in sandbox.links() if not (sandbox.up(link) and sandbox.open(link)) or link.admin == "disabled"}
     silent |= {name for name, node in sandbox.nodes() if node.admin == "disabled"}
-    assert sandbox.out_of_service() == silent
+    assert sandbox.out_of_service == silent
     gone = [link.id for link in sandbox.links("ethernet")]
     for each in gone:
         sandbox.apply(LinkRemoved(each))

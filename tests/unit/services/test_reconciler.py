@@ -9,10 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from controller.services import device_view
 from controller.services import reconciler as module
 from controller.services.desired import Book
 from controller.services.reconciler import Reconciler
-from controller.southbound.device import GROUP_NUMBERS, METER_NUMBERS, Bucket, CrossConnect, Diff, Group, Item, Meter, Refused, Unreachable
+from controller.southbound.device import (
+    GROUP_NUMBERS,
+    METER_NUMBERS,
+    Bucket,
+    CrossConnect,
+    Diff,
+    Group,
+    Item,
+    Meter,
+    Refused,
+    State,
+    Unreachable,
+)
 from controller.store.sqlite import Store
 from tests.unit.services.scripted import ScriptedDevice, delivered, foreign_rule, relay, rule
 
@@ -239,12 +252,105 @@ async def test_a_device_that_keeps_failing_stops_only_its_own_services(bench: Be
 
 
 async def test_a_device_that_answers_never_does_not_stop_the_others_for_good(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CALL_S", 0.01)
+    monkeypatch.setattr(device_view, "CALL_S", 0.01)
     monkeypatch.setattr(bench.devices["A"], "read", asyncio.Event().wait)
     bench.want("t", B=(rule("t", 3),))
     async with bench.running():
         await bench.until(lambda: rule("t", 3) in bench.devices["B"].items)
     assert bench.reconciler.views["A"].trouble == "no answer within 0.01 s"
+
+
+async def test_nobody_waits_long_for_a_device_that_is_silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_view, "PATIENCE_S", 0.02)
+    answered, device = asyncio.Event(), bench.devices["A"]
+    read = device.read
+
+    async def late() -> State:
+        state = await read()
+        await answered.wait()
+        return state
+
+    monkeypatch.setattr(device, "read", late)
+    bench.want("s", A=(rule("s", 1, hop=1),), B=(rule("s", 2),))
+    bench.want("t", B=(rule("t", 3),))
+    async with bench.running():
+        await bench.until(lambda: rule("t", 3) in bench.devices["B"].items)
+        await bench.rounds_more()
+        assert bench.troubles["A"] == "no answer for 0.02 s"
+        assert bench.reconciler.views["A"].failures == 0, "it may only be slow"
+        assert rule("s", 2) not in bench.devices["B"].items, "what needs the silent one is not half programmed"
+        assert device.calls == ["read"], "nor is it asked anew before it has answered"
+        answered.set()
+        await bench.until(bench.settled_on_desired)
+        await bench.until(lambda: not bench.troubles["A"])
+    assert bench.refused == {}
+
+
+async def test_a_device_that_is_always_slower_than_others_wait_is_programmed_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_view, "PATIENCE_S", 0.005)
+    monkeypatch.setattr(module, "RETRY_S", 60.0)  # it is looked at again when it has answered, not when it is tried again
+    device = bench.devices["A"]
+    read, apply = device.read, device.apply
+
+    async def slow_read() -> State:
+        await asyncio.sleep(0.03)
+        return await read()
+
+    async def slow_apply(diff: Diff) -> None:
+        await asyncio.sleep(0.03)
+        await apply(diff)
+
+    monkeypatch.setattr(device, "read", slow_read)
+    monkeypatch.setattr(device, "apply", slow_apply)
+    bench.want("s", A=(rule("s", 1, hop=1),), B=(rule("s", 2),))
+    async with bench.running():
+        await bench.until(bench.settled_on_desired)
+        assert bench.reconciler.views["A"].applies == 1
+        bench.want("s")
+        await bench.until(bench.settled_on_desired)
+        assert device.items == {foreign_rule(9)}
+    assert bench.reconciler.views["A"].failures == 0
+
+
+async def test_what_a_late_reading_found_is_not_believed_of_a_device_with_a_new_session(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_view, "PATIENCE_S", 0.01)
+    view = bench.reconciler.views["A"]
+
+    async def old() -> State:
+        await asyncio.sleep(0.02)
+        return State(frozenset({rule("old", 1)}))
+
+    async def new() -> State:
+        return State(frozenset({rule("new", 1)}))
+
+    for renewed, believed in ((False, "old"), (True, "new")):
+        view.renewed = renewed
+        assert isinstance(await view.call(old), Unreachable)
+        await asyncio.sleep(0.03)
+        found = await view.read(new)
+        assert isinstance(found, State) and found.items == {rule(believed, 1)}
+
+
+async def test_a_call_that_nobody_waits_for_ends_with_the_reconciler(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_view, "PATIENCE_S", 0.01)
+    ended: list[str] = []
+
+    async def never() -> State:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("read")
+        raise AssertionError
+
+    monkeypatch.setattr(bench.devices["A"], "read", never)
+    async with bench.running():
+        await bench.until(lambda: bench.reconciler.views["A"].late)
+        assert not ended
+    assert ended == ["read"]
 
 
 async def test_every_device_is_swept_although_one_is_marked_all_the_time(bench: Bench) -> None:
