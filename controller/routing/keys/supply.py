@@ -19,6 +19,9 @@ from controller.routing.refusal import NoRoute
 
 SegmentKind = Literal["relay", "entanglement", "pool"]
 
+LEAST_BPS = 1e-12
+"""Less than this, a bit in 30,000 years, counts as none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -108,7 +111,8 @@ class KeySupply:
             modules: tuple[str, ...] = ()
             if segment.kind == "relay" and (link := self._topology.link(segment.links[0])).switched:
                 modules = tuple(str(end) for end in (link.a, link.b) if end.module is not None)
-            found.append(Offer(segment.kind, segment.nodes, segment.links, segment.width_bps, (*segment.links, *modules)))
+            width = segment.width_bps if segment.width_bps >= LEAST_BPS else 0.0
+            found.append(Offer(segment.kind, segment.nodes, segment.links, width, (*segment.links, *modules)))
         for offer in found:
             if offer not in self._offer:
                 self._offer[offer] = len(self.offers)
@@ -257,6 +261,6 @@ def stored_key(
             raise ValueError(f"pool_bytes names {one}, {other} {'twice' if pair in seen else 'as a pair'}; a pool belongs to two nodes")
         seen.add(pair)
         width = width_bps(0.0, reserved_bps=short.get(pair, 0.0), pool_bits=8 * held, minimum_bits=8 * minimum_bytes, horizon_s=horizon_s)
-        if width > 0 and all(node.holds_keys and node.admin == "enabled" for node in nodes):
+        if width >= LEAST_BPS and all(node.holds_keys and node.admin == "enabled" for node in nodes):
             found.append(Offer("pool", (one, other), (), width, (f"pool {min(pair)} -- {max(pair)}",)))
     return found
