@@ -110,6 +110,19 @@ def test_a_promised_rate_trusts_few_and_best_effort_takes_the_widest() -> None:
     assert trusted(rate_bps=100) == trusted(prefer="fewest-trusted-nodes") == ["near"]
 
 
+def test_a_link_that_two_paths_of_a_split_share_promises_what_both_carry() -> None:
+    ends = [("a", "r"), ("r", "x"), ("r", "y"), ("x", "b"), ("y", "b")]
+    nodes = {name: Node(kind="end-node" if name in "ab" else "trusted-node") for name in "abrxy"}
+    links = [Link(kind="qkd", ends=pair, rate_bps=1000.0 if pair == ("a", "r") else 300.0) for pair in ends]
+    found = planned(Topology("fork", nodes, links), Keys(ends=("a", "b"), rate_bps=450, split=2))
+    assert found is not None
+    promised = {each.resource: each.amount for each in found.reservations}
+    assert promised["key:qkd:a--r"] == pytest.approx(450) and len(found.reservations) == len(promised) == 5
+    assert promised["key:qkd:x--b"] + promised["key:qkd:y--b"] == pytest.approx(450)
+    with pytest.raises(ValueError, match="one of them must be 1"):
+        Keys(ends=("a", "b"), split=2, shares=2)
+
+
 def test_switched_links_bring_their_lightpath_and_fixed_ones_their_glass() -> None:
     network = load(SANDBOX)
     switched = plan("k", Keys(ends=("alice", "bob"), avoid=("relay1", "relay3")), network, Ledger(), 0.0)
