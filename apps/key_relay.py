@@ -1,4 +1,4 @@
-"""A key service: keys for two SAEs, relayed over trusted nodes by their KMEs, on one path or as XOR shares on several."""
+"""A key service: keys for two SAEs, relayed over trusted nodes by their KMEs, on one path, as XOR shares on several, or split over several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from controller.network.model import parse_end
 from controller.network.topology import UnknownName
@@ -31,16 +31,26 @@ from controller.services.app import (
 class Keys(Request):
     """Keys between two ends, each a node or one of its SAE IDs. `rate_bps` is promised, both directions together; 0 is best effort.
 
+    With `shares` a key is the XOR of a share on each of so many disjoint paths; with `split` each of at most so many paths carries keys of
+    its own, and their rates add up. One of the two must be 1.
+
     Unless `prefer` says otherwise, a promised rate goes over the fewest trusted nodes that can carry it, best effort over the widest path.
     """
 
     rate_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     prefer: Preference | None = None
     shares: Annotated[int, Field(ge=1, le=16)] = 1
+    split: Annotated[int, Field(ge=1, le=16)] = 1
     max_trusted_nodes: Annotated[int, Field(ge=0)] | None = None
     avoid: tuple[str, ...] = ()
     key_bits: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 256
     stock_keys: Annotated[int, Field(ge=1, le=4096)] = 64
+
+    @model_validator(mode="after")
+    def _one_way_to_use_paths(self) -> Keys:
+        if self.shares > 1 and self.split > 1:
+            raise ValueError("shares combines the keys of its paths and split adds up their rates; one of them must be 1")
+        return self
 
 
 def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: float) -> Plan:
@@ -55,17 +65,20 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         rate_bps=request.rate_bps,
         prefer=request.prefer or ("fewest-trusted-nodes" if request.rate_bps else "widest"),
         shares=request.shares,
+        split=request.split,
         max_trusted_nodes=request.max_trusted_nodes,
         avoid=request.avoid,
         segments=["relay"],  # no device makes key of live entanglement yet
         reserved=ledger.reserved_of("key"),
         taken=_taken_ports(network, ledger),
     )
-    rate_bps = request.rate_bps or route.rate_bps
+    split = len(route.paths) if request.split > 1 else 1
+    wanted = request.rate_bps / route.rate_bps if request.rate_bps else 1.0
+    promised: dict[str, float] = {}
     desired: dict[str, tuple[Item, ...]] = {}
     companions: list[Companion] = []
-    reservations: list[Reservation] = []
     for share, path in enumerate(route.paths):
+        rate_bps = path.rate_bps * wanted if request.split > 1 else request.rate_bps or route.rate_bps
         for left, here, right in zip((None, *path.nodes), path.nodes, (*path.nodes[1:], None), strict=False):
             entry = KeyRelay(
                 service=service,
@@ -75,21 +88,22 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
                 rate_bps=rate_bps / 2,
                 share=share,
                 shares=request.shares,
+                split=split,
                 key_bits=request.key_bits,
                 stock_keys=request.stock_keys,
             )
             desired[here] = (*desired.get(here, ()), entry)
         for link_id in path.links:
             link = network.link(link_id)
-            reservations.append(Reservation(f"key:{link_id}", request.rate_bps))
-            if link.switched:
+            if link.switched and link_id not in promised:
                 companions.append(Companion("lightpath", {"ends": list(link.ends)}))
+            promised[link_id] = promised.get(link_id, 0.0) + (rate_bps if request.rate_bps else 0.0)
     names = {name for path in route.paths for name in path.nodes} | {name for path in route.paths for name in path.links}
     return Plan(
         desired=desired,
         touches=frozenset(names | {fibre for name in names if name not in network.graph for fibre in network.link(name).fibres}),
         route=route.to_json(),
-        reservations=tuple(reservations),
+        reservations=tuple(Reservation(f"key:{link_id}", amount) for link_id, amount in promised.items()),
         companions=(*companions, *classical_channels(network, (pair for path in route.paths for pair in pairwise(path.nodes)))),
         explanation=route.explanation,
     )

@@ -100,8 +100,8 @@ def faults(entries: Sequence[KeyRelay], settings: KmeSettings) -> list[str]:
     for entry in entries:
         where = f"relay {entry.service}/{entry.share}"
         first = services.setdefault(entry.service, entry)
-        if (first.saes, first.shares, first.key_bits) != (entry.saes, entry.shares, entry.key_bits):
-            found.append(f"{where}: SAEs, shares and key size must be the same for all shares of a service")
+        if (first.saes, first.shares, first.key_bits, first.split) != (entry.saes, entry.shares, entry.key_bits, entry.split):
+            found.append(f"{where}: SAEs, shares, split and key size must be the same for all paths of a service")
         if not entry.service or entry.saes[0] == entry.saes[1] or not all(entry.saes):
             found.append(f"{where}: needs a service name and two different SAE IDs")
         if entry.left == entry.right:
@@ -112,8 +112,10 @@ def faults(entries: Sequence[KeyRelay], settings: KmeSettings) -> list[str]:
         for sae, neighbour in zip(entry.saes, (entry.left, entry.right), strict=True):
             if neighbour is None and sae not in settings.saes:
                 found.append(f"{where}: SAE {sae} is not served by {settings.id}")
-        if not 0 <= entry.share < entry.shares:
-            found.append(f"{where}: share must be from 0 to {entry.shares - 1}")
+        if min(entry.shares, entry.split) != 1:
+            found.append(f"{where}: shares and split must be at least 1, and one of them must be 1")
+        if not 0 <= entry.share < max(entry.shares, entry.split):
+            found.append(f"{where}: share must be from 0 to {max(entry.shares, entry.split) - 1}")
         if not 0 < entry.rate_bps < float("inf"):
             found.append(f"{where}: rate_bps must be positive")
         if entry.key_bits % 8 or not 64 <= entry.key_bits <= MAX_KEY_BITS:
@@ -136,7 +138,8 @@ class Relay:
         """The KME at the other end, per service; known once a path has been asked."""
         self._changing = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._wake: dict[str, asyncio.Event] = {}
+        self._wake: dict[str, dict[int, asyncio.Event]] = {}
+        """Per service, and per path of a split, which has a stock-keeping of its own."""
         self._announce = {peer: asyncio.Event() for peer in settings.peers}
 
     async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -169,8 +172,13 @@ class Relay:
     def ends_here(self, service: str) -> list[KeyRelay]:
         """The entries of a service that begins or ends here, by share; empty when a share is missing or it only passes through."""
         entries = sorted((entry for entry in self.entries.values() if entry.service == service), key=lambda entry: entry.share)
-        whole = entries and len(entries) == entries[0].shares and outward(entries[0]) is not None
+        whole = entries and (entries[0].split > 1 or len(entries) == entries[0].shares) and outward(entries[0]) is not None
         return entries if whole else []
+
+    def _together(self, service: str, number: int) -> list[KeyRelay]:
+        """The entries that carry a key together: all shares, or the one path of that number of a split."""
+        entries = self.ends_here(service)
+        return [entry for entry in entries if entry.share == number] if entries and entries[0].split > 1 else entries
 
     def between(self, master: str, slave: str) -> list[KeyRelay]:
         """One entry for each service by which the SAE `master`, served here, reaches `slave`."""
@@ -277,8 +285,8 @@ class Relay:
     def wake(self, services: Iterable[str]) -> None:
         """Look at the stock of these services now: a key was fetched, or there is something new to relay with."""
         for service in services:
-            if service in self._wake:
-                self._wake[service].set()
+            for path in self._wake.get(service, {}).values():
+                path.set()
 
     def block_arrived(self, peer: str) -> None:
         self._announce[peer].set()
@@ -291,10 +299,10 @@ class Relay:
                 tasks.create_task(self._announce_to(peer))
             while True:
                 self._changed.clear()
-                for service in {entry.service for entry in self.entries.values()} - self._wake.keys():
-                    if self.ends_here(service):
-                        self._wake[service] = asyncio.Event()
-                        tasks.create_task(self._keep_stocked(service))
+                for service, number in {(entry.service, entry.share if entry.split > 1 else 0) for entry in self.entries.values()}:
+                    if number not in self._wake.get(service, ()) and self._together(service, number):
+                        wake = self._wake.setdefault(service, {})[number] = asyncio.Event()
+                        tasks.create_task(self._keep_stocked(service, number, wake))
                 await self._changed.wait()
 
     async def _expire(self) -> None:
@@ -316,12 +324,17 @@ class Relay:
                     log.debug("%s: blocks not agreed with %s: %s", self.settings.id, peer, error)
             await _set_within(self._announce[peer], ANNOUNCE_S)
 
-    async def _keep_stocked(self, service: str) -> None:
-        """Fill the stock of one service at its rate, backing off while the path has no key, until the service is gone."""
+    async def _keep_stocked(self, service: str, number: int, wake: asyncio.Event) -> None:
+        """Fill the stock of one service at its rate, backing off while the path has no key, until the service is gone.
+
+        The paths of a split do so each at its own rate, and a path without key holds up no other; when the last key is missing each may
+        make one.
+        """
         loop = asyncio.get_running_loop()
         allowance_bits, counted_at, backoff_s, wanting = float("inf"), loop.time(), BACKOFF_S[0], ""
-        while entries := self.ends_here(service):
+        while entries := self._together(service, number):
             entry = entries[0]
+            name = f"{service}, path {number}," if entry.split > 1 else service
             rate_bps = min(entry.rate_bps for entry in entries)
             now = loop.time()
             # A second's worth may be saved up, and always a whole key, so that slow services relay at all.
@@ -330,26 +343,28 @@ class Relay:
             wanted = min(entry.stock_keys - await self.store(self._vault.ready, service, "master"), MAX_BATCH_KEYS)
             batch = min(max(0, wanted), int(min(most_bits, 8 * MAX_BATCH_BYTES)) // entry.key_bits)
             batch_bits = batch * entry.key_bits
-            self._wake[service].clear()
+            wake.clear()
             if wanted <= 0 and service in self.far_ends:  # a full stock asks once, to learn who is at the other end
-                await self._wake[service].wait()
+                await wake.wait()
             elif allowance_bits < batch_bits:
-                await _set_within(self._wake[service], (batch_bits - allowance_bits) / rate_bps)
+                await _set_within(wake, (batch_bits - allowance_bits) / rate_bps)
             else:
                 try:
                     made = await self._make(entries, batch)
                     allowance_bits -= made * entry.key_bits
                     backoff_s = BACKOFF_S[0]
                     if wanting:
-                        log.info("%s: %s relays keys again", self.settings.id, service)
+                        log.info("%s: %s relays keys again", self.settings.id, name)
                     wanting = ""
                 except Refusal as error:
                     if not wanting:
-                        log.warning("%s: %s relays no keys: %s", self.settings.id, service, error)
+                        log.warning("%s: %s relays no keys: %s", self.settings.id, name, error)
                     wanting = str(error)
-                    await _set_within(self._wake[service], backoff_s)
+                    await _set_within(wake, backoff_s)
                     backoff_s = min(2 * backoff_s, BACKOFF_S[1])
-        del self._wake[service]
+        del self._wake[service][number]
+        if not self._wake[service]:
+            del self._wake[service]
 
     async def _make(self, entries: Sequence[KeyRelay], most: int) -> int:
         """Make up to `most` keys, relay them over all the service's paths, and offer them to the master SAE; returns how many."""

@@ -51,6 +51,21 @@ class Moment(click.ParamType[float]):
         return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
 
 
+class Pool(click.ParamType[tuple[tuple[str, str], float]]):
+    """What two nodes have in store, as NODE,NODE=BYTES."""
+
+    name = "pool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[tuple[str, str], float]:
+        if isinstance(value, tuple):
+            return value
+        pair, _, number = value.rpartition("=")
+        one, _, other = pair.partition(",")
+        if not one or not other:
+            self.fail(f"{value} names no pool; write it as alice,relay1=125000", param, ctx)
+        return (one, other), Finite(0).convert(number, param, ctx)
+
+
 LARGE_BYTES = 1_000_000
 """From this size on reading a document takes long enough to show progress."""
 

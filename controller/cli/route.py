@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from controller.cli.document import OUTPUT, Finite, Moment, fail, load, print_json, print_table
+from controller.cli.document import OUTPUT, Finite, Moment, Pool, fail, load, print_json, print_table
 
 if TYPE_CHECKING:
     from controller.network.topology import Topology
@@ -101,6 +102,23 @@ def entanglement(
 @click.option(
     "--shares", type=click.IntRange(1, 16), default=1, show_default=True, help="Disjoint paths; the key is the XOR of a share on each."
 )
+@click.option(
+    "--split", type=click.IntRange(1, 16), default=1, show_default=True, help="At most so many paths whose rates add up; no added secrecy."
+)
+@click.option(
+    "--horizon-s",
+    type=Finite(0, min_open=True),
+    metavar="SECONDS",
+    help="How long the rate is needed; what --pool names is spent over that time. For ever if not given.",
+)
+@click.option(
+    "--pool",
+    "pools",
+    type=Pool(),
+    multiple=True,
+    metavar="NODE,NODE=BYTES",
+    help="Key that two nodes have in store; may be given again.",
+)
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="The most trusted nodes a path may pass.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="A node to keep off; may be given again.")
 @AT
@@ -112,6 +130,9 @@ def key(
     rate: float,
     prefer: Literal["widest", "fewest-trusted-nodes"],
     shares: int,
+    split: int,
+    horizon_s: float | None,
+    pools: tuple[tuple[tuple[str, str], float], ...],
     max_trusted_nodes: int | None,
     avoid: tuple[str, ...],
     at: float | None,
@@ -120,18 +141,34 @@ def key(
     """Secret key between SRC and DST, relayed over trusted nodes or made end to end from entanglement.
 
     \b
-    Example:
+    Examples:
       bellhop route key secoqc STP FOR --max-trusted-nodes 3 --avoid SIE
+      bellhop route key secoqc BRT ERD --split 2
+      bellhop route key secoqc BRT GUD --horizon-s 600 --pool BRT,GUD=1e6
     """
     from controller.routing import key_relay as routing
 
+    if shares > 1 and split > 1:
+        raise click.UsageError("--shares combines the keys of its paths, --split adds up their rates; give one of them")
+    if (horizon_s is None) != (not pools):
+        raise click.UsageError("--horizon-s and --pool go together: what is in store is spent over the horizon")
     network = load(file)
     answer = _routed(
         network,
         at,
         output,
         lambda then: routing.key(
-            then, src, dst, rate_bps=rate, prefer=prefer, shares=shares, max_trusted_nodes=max_trusted_nodes, avoid=avoid
+            then,
+            src,
+            dst,
+            rate_bps=rate,
+            prefer=prefer,
+            shares=shares,
+            split=split,
+            max_trusted_nodes=max_trusted_nodes,
+            avoid=avoid,
+            pool_bytes=dict(pools),
+            horizon_s=horizon_s or math.inf,
         ).to_json(),
     )
     rows = [(number, " - ".join(path["nodes"]), float(path["rate_bps"])) for number, path in enumerate(answer["paths"], 1)]

@@ -39,6 +39,7 @@ def service() -> None:
     help="key: which path of those that carry the rate; by default the fewest trusted nodes for a promised rate, else the widest.",
 )
 @click.option("--shares", type=click.IntRange(1, 16), help="key: disjoint paths with an XOR share on each.")
+@click.option("--split", type=click.IntRange(1, 16), help="key: at most so many paths whose rates add up; no added secrecy.")
 @click.option("--max-trusted-nodes", type=click.IntRange(0), help="key: the most trusted nodes.")
 @click.option("--avoid", multiple=True, metavar="NODE", help="key: a node to keep off; may be given again.")
 @click.option("--max-loss", type=Finite(0), metavar="DB", help="lightpath: loss budget.")
@@ -67,7 +68,7 @@ def create(server: str, output: str, kind: str, src: str, dst: str, dry_run: boo
     """
     given = {"rate_bps": options["rate"], "shares": options["shares"], "max_trusted_nodes": options["max_trusted_nodes"]}
     given |= {"avoid": list(options["avoid"]) or None, "max_loss_db": options["max_loss"], "prefer": options["prefer"]}
-    given |= {name: options[name] for name in ("protection", "disjoint", "rate_mbps", "max_rate_kbps", "max_latency_ms")}
+    given |= {name: options[name] for name in ("split", "protection", "disjoint", "rate_mbps", "max_rate_kbps", "max_latency_ms")}
     request = {"ends": [src, dst]} | {name: value for name, value in given.items() if value is not None}
     body = {"kind": kind, "request": request, "name": options["name"], "priority": options["priority"]}
     if options["for_s"] is not None:
@@ -137,7 +138,10 @@ def told(item: dict[str, Any]) -> str:
             return f"meter {item['number']}: at most {' and '.join(str(band['rate']) for band in item['bands'])} {unit}"
         case _:
             way = f"{item['left'] or item['saes'][0]} <-> {item['right'] or item['saes'][1]}"
-            return f"relay for {item['service']} share {item['share'] + 1}/{item['shares']}: {way}, {item['rate_bps']:.6g} bit/s each way"
+            part = (
+                f"path {item['share'] + 1}/{item['split']}" if item.get("split", 1) > 1 else f"share {item['share'] + 1}/{item['shares']}"
+            )
+            return f"relay for {item['service']} {part}: {way}, {item['rate_bps']:.6g} bit/s each way"
 
 
 @service.command(name="list")

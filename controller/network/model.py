@@ -41,8 +41,18 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 EndText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*([:/][A-Za-z0-9][A-Za-z0-9_.-]*)?$", max_length=128)]
 LinkId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=200)]
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_LEAST, _MOST = 1e-30, 1e30
+"""Of any figure, so that products of a few stay numbers and in the domain of the formulas."""
+
+
+def _no_rounding(value: float) -> float:
+    if value < _LEAST:
+        raise ValueError(f"{value:g} is too small for a figure; the least is {_LEAST:g}")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False), AfterValidator(_no_rounding)]
+NonNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Fidelity = Annotated[float, Field(ge=0.25, le=1, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]

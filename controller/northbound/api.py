@@ -72,6 +72,9 @@ class RouteQuery(BaseModel):
     rate_bps: Annotated[float, Field(ge=0)] = 0.0
     prefer: Preference = "widest"
     shares: Annotated[int, Field(ge=1, le=16)] = 1
+    split: Annotated[int, Field(ge=1, le=16)] = 1
+    horizon_s: Annotated[float, Field(gt=0)] | None = None
+    """How long the rate is needed: the pools of the KMEs, as last read, are spent over that time. None: for ever."""
     max_trusted_nodes: Annotated[int, Field(ge=0)] | None = None
     avoid: tuple[str, ...] = ()
     max_loss_db: Annotated[float, Field(ge=0)] | None = None
@@ -172,15 +175,27 @@ async def get_route(request: web.Request) -> web.Response:
     except ValidationError as error:
         raise WrongRequest.of(error) from None
     at_s = time.time() if query.at is None else query.at.timestamp()
-    return _json(await request.app[FACE].desk.planner.compute(topology, _route_at, at_s, kind, query))
+    pools = {} if query.horizon_s is None else _pools(request.app[FACE])
+    return _json(await request.app[FACE].desk.planner.compute(topology, _route_at, at_s, kind, query, pools))
 
 
-def _route_at(topology: Topology, at_s: float, kind: str, query: RouteQuery) -> dict[str, Any]:
+def _pools(face: Face) -> dict[tuple[str, str], float]:
+    """What every two KMEs say that they hold in common, in bytes; the lesser where they differ."""
+    pools: dict[tuple[str, str], float] = {}
+    for name, view in face.reconciler.views.items():
+        for peer, held in (view.state.pool_bytes if view.state is not None else {}).items():
+            if peer in face.topology.graph:
+                pair = min(name, peer), max(name, peer)
+                pools[pair] = min(held, pools.get(pair, math.inf))
+    return pools
+
+
+def _route_at(topology: Topology, at_s: float, kind: str, query: RouteQuery, pools: dict[tuple[str, str], float]) -> dict[str, Any]:
     """Runs in the planner's worker."""
-    return answer_at(topology, at_s, lambda then: _route(then, kind, query))
+    return answer_at(topology, at_s, lambda then: _route(then, kind, query, pools))
 
 
-def _route(topology: Topology, kind: str, query: RouteQuery) -> dict[str, Any]:
+def _route(topology: Topology, kind: str, query: RouteQuery, pools: dict[tuple[str, str], float]) -> dict[str, Any]:
     src, dst = query.src, query.dst
     match kind:
         case "entanglement":
@@ -195,8 +210,11 @@ def _route(topology: Topology, kind: str, query: RouteQuery) -> dict[str, Any]:
                 rate_bps=query.rate_bps,
                 prefer=query.prefer,
                 shares=query.shares,
+                split=query.split,
                 max_trusted_nodes=query.max_trusted_nodes,
                 avoid=query.avoid,
+                pool_bytes=pools,
+                horizon_s=query.horizon_s or math.inf,
             ).to_json()
         case "light":
             return light(topology, src, dst, max_loss_db=query.max_loss_db).to_json()

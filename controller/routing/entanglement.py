@@ -22,7 +22,7 @@ from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics.bell_diagonal import fidelity_of, recurrence, werner_parameter
 from controller.routing.entangled.buffered import Optimum, Search, highest_fidelity, highest_rate
-from controller.routing.entangled.offers import ROUNDING, Offers, offers
+from controller.routing.entangled.offers import LEAST_PAIRS_HZ, ROUNDING, Offers, offers
 from controller.routing.entangled.proposals import Demand, Goal
 from controller.routing.refusal import NoRoute, told
 
@@ -183,7 +183,7 @@ def _buffered(topology: Topology, src: str, dst: str, floor: float, rate: float,
 
 def _nowhere(topology: Topology, src: str, dst: str) -> NoRoute:
     rates = ((link, topology.figure(link, "rate_hz")) for link in topology.links("entanglement") if topology.usable(link))
-    idle = [link.id for link, rate in rates if rate is not None and rate.value == 0]
+    idle = [link.id for link, rate in rates if rate is not None and rate.value < LEAST_PAIRS_HZ]
     left_out = f"; {len(idle)} more make no pairs (rate_hz is 0), {idle[0]} for one" if idle else ""
     return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters{left_out}", "reachability")
 
@@ -235,7 +235,7 @@ def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
 def _offer(link: Link, topology: Topology) -> tuple[Supply, ...]:
     """What a link delivers by rounds; nothing when its figures are not known, or below 1/4 in fidelity, or without a rate."""
     rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
-    if rate is None or fidelity is None or not 0 < rate.value < math.inf or not 0.25 <= fidelity.value <= 1:
+    if rate is None or fidelity is None or not LEAST_PAIRS_HZ <= rate.value < math.inf or not 0.25 <= fidelity.value <= 1:
         return ()
     return supplies(rate.value, fidelity.value)
 

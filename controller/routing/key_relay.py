@@ -1,24 +1,23 @@
-"""Key relay paths: the widest over trusted nodes, alone or as several disjoint paths whose keys are combined by XOR."""
+"""Key relay paths: the widest over trusted nodes, alone, as disjoint paths whose keys are combined by XOR, or as paths whose rates add up."""
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from controller.network.topology import Topology, UnknownName
-from controller.routing.compiled import Floats, Ints, adjacency
-from controller.routing.graph import flow
-from controller.routing.graph.search import Forest, forest, hops, kept, largest
-from controller.routing.keys.disjoint import Leaving, Path, PathKey, PathSet, disjoint_paths, path_key, simple
+from controller.routing.keys import splitting
+from controller.routing.keys.allocation import Flow
+from controller.routing.keys.disjoint import PathSet, path_key
+from controller.routing.keys.pools import time_to_empty_s
+from controller.routing.keys.relay_paths import Search, width_of
 from controller.routing.keys.segments import Segment, SegmentKind, Segments, key_segments, told_segment
-from controller.routing.keys.supply import stored_key
+from controller.routing.keys.supply import KeySupply, Wish, stored_key
 from controller.routing.refusal import NoRoute
 
 Preference = Literal["widest", "fewest-trusted-nodes"]
@@ -26,9 +25,6 @@ _ORDER: dict[Preference, str] = {
     "widest": "the widest, then with the fewest trusted nodes",
     "fewest-trusted-nodes": "with the fewest trusted nodes of those that carry the rate asked for, then the widest",
 }
-
-_SEGMENT_COST = 1_000_000
-"""One segment, that is one trusted node, weighs more than all links of a set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class KeyPath:
     segments: tuple[str, ...]
     """`relay` or `entanglement` for each key segment."""
     rate_bps: float
-    """What is not yet promised on its narrowest segment."""
+    """What is not yet promised on its narrowest segment; of a split what it carries, beside the others."""
 
     def to_json(self) -> dict[str, object]:
         return {"nodes": list(self.nodes), "links": list(self.links), "segments": list(self.segments), "rate_bps": self.rate_bps}
@@ -49,9 +45,9 @@ class KeyPath:
 class KeyRoute:
     paths: tuple[KeyPath, ...]
     rate_bps: float
-    """Secret key that the ends can have: the least of the paths' rates."""
+    """Secret key that the ends can have: the least of the paths' rates, of a split their sum."""
     trusted_nodes: tuple[str, ...]
-    """Every node that learns a share, by name."""
+    """Every node that learns a share, or some of the keys, by name."""
     explanation: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -71,6 +67,7 @@ def key(
     rate_bps: float = 0.0,
     prefer: Preference = "widest",
     shares: int = 1,
+    split: int = 1,
     max_trusted_nodes: int | None = None,
     avoid: Collection[str] = (),
     reserved: Mapping[str, float] | None = None,
@@ -87,7 +84,8 @@ def key(
     one more link, so the widest is for who takes what there is, the other for who knows the rate that is needed.
 
     With `shares` above 1: so many paths of which no two share an interior node, an operator of one, a link or a shared risk, the least
-    width is what counts. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links, `reserved` is
+    width is what counts. With `split` above 1: at most so many paths, which may share what they like, each for keys of its own; their rates
+    add up, and whoever is trusted on any of them learns some keys, so no secrecy is added. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links, `reserved` is
     bit/s already promised per link id (a `Promised` is followed at the cost of what changes in it), `taken` are optical ports (node, port)
     that switched links cannot have. `segments` says of which kinds the path may be: a relay segment is a QKD link; of an entangled one, see
     `segments.key_segments`. Each switched link is judged by a lightpath of its own, not by whether several can be set at once.
@@ -95,7 +93,8 @@ def key(
     Rates are sustained ones unless they need hold for `horizon_s` only: then a link that makes key gives the pool of its pair of nodes as
     well, (`pool_bytes` - `minimum_bytes`) / `horizon_s`, see `supply.stored_key`.
 
-    Raises NoRoute (`reachability`, `avoid`, `max_trusted_nodes`, `shares`, `rate_bps`), UnknownName, and ValueError for a number out of range.
+    Raises NoRoute (`reachability`, `avoid`, `max_trusted_nodes`, `shares`, `rate_bps`), UnknownName, and ValueError for a number out of range,
+    or for `shares` and `split` both above 1.
     """
     for name in (src, dst):
         topology.node(name)
@@ -104,8 +103,12 @@ def key(
             _known_link(topology, name)
     if prefer not in _ORDER:
         raise ValueError(f"prefer must be one of {', '.join(_ORDER)}, got {prefer!r}")
-    if not rate_bps >= 0 or shares < 1 or (max_trusted_nodes is not None and max_trusted_nodes < 0):
-        raise ValueError("rate_bps must be at least 0, shares at least 1, max_trusted_nodes at least 0")
+    numbers = ("rate_bps", rate_bps, 0), ("shares", shares, 1), ("split", split, 1), ("max_trusted_nodes", max_trusted_nodes or 0, 0)
+    for name, number, least in numbers:
+        if not number >= least:
+            raise ValueError(f"{name} must be at least {least}, got {number!r}")
+    if shares > 1 and split > 1:
+        raise ValueError(f"split must be 1 where shares is above 1, got {split} and {shares}: keys are combined or rates added, not both")
     for name in (src, dst):
         if not topology.node(name).holds_keys:
             raise NoRoute(f"{name} is of kind {topology.node(name).kind} and holds no keys", "reachability")
@@ -115,17 +118,23 @@ def key(
         raise NoRoute(f"{src} is both ends of the request", "reachability")
 
     promised = reserved or {}
-    offered = partial(key_segments, topology, reserved=promised, taken=taken, alternatives=shares, kinds=segments)
-    every = offered(avoid=avoid)
-    if pool_bytes:
-        stored = stored_key(topology, pool_bytes, minimum_bytes=minimum_bytes, horizon_s=horizon_s, reserved=promised)
-        every = every.plus({(each.nodes[0], each.nodes[-1]): each.width_bps for each in stored})
-    search = _Search(every, every.width, src, dst)
+    offered = partial(key_segments, topology, reserved=promised, taken=taken, alternatives=max(shares, split), kinds=segments)
+    pools: dict[tuple[str, str], float] = {}
+    if pool_bytes is not None or minimum_bytes != 0 or horizon_s != math.inf:
+        stored = stored_key(topology, pool_bytes or {}, minimum_bytes=minimum_bytes, horizon_s=horizon_s, reserved=promised)
+        pools = {(each.nodes[0], each.nodes[-1]): each.width_bps for each in stored}
+    every = offered(avoid=avoid).plus(pools) if pools else offered(avoid=avoid)
+    if split > 1:
+        supply = KeySupply(
+            topology, [wish := Wish(src, dst, max_trusted_nodes, frozenset(avoid))], lambda less: offered(avoid=less).plus(pools)
+        )
+        return _split(every, supply, wish, split, rate_bps, prefer, promised, horizon_s)
+    search = Search(every, every.width, src, dst)
     found = search.fewest(rate_bps, shares, max_trusted_nodes) if prefer == "fewest-trusted-nodes" else PathSet(None, True)
     if found.paths is None:  # a refusal tells the widest
         found = search.widest(shares, max_trusted_nodes)
-    if found.paths is not None and _width(found.paths) >= rate_bps:
-        return _route(every, found, promised, _ORDER[prefer])
+    if found.paths is not None and width_of(found.paths) >= rate_bps:
+        return _route(every, found, promised, _ORDER[prefer], rate_bps, horizon_s)
     raise _refusal(search, offered if avoid else None, found, rate_bps, shares, max_trusted_nodes)
 
 
@@ -136,263 +145,8 @@ def _known_link(topology: Topology, name: str) -> None:
         raise UnknownName("node or link", name, [*topology.graph, *(link.id for link in topology.links())]) from None
 
 
-class _Search:
-    """Paths between two nodes over the segments of positive width."""
-
-    def __init__(self, segments: Segments, width: Floats, src: str, dst: str) -> None:
-        self.segments, self.width, self.src, self.dst = segments, width, src, dst
-        self.source, self.target = segments.number[src], segments.number[dst]
-        self._residual: flow.NodeDisjoint | None = None
-
-    def may_relay(self, name: str) -> bool:
-        return bool(self.segments.relays[self.segments.number[name]])
-
-    def operator(self, name: str) -> str | None:
-        return self.segments.topology.node(name).operator
-
-    def leaving(self, least: float, onward: Callable[[int, int], bool] = lambda tail, head: True) -> Leaving:
-        """The segments at least that wide that leave a node for one that `onward` allows."""
-        every = self.segments
-
-        def of(name: str) -> list[Segment]:
-            tail = every.number[name]
-            entries = self._around(tail)
-            return [every.segment(edge, tail) for head, edge, width in entries if 0 < width >= least and onward(tail, head)]
-
-        return of
-
-    def to_go(self, least: float) -> Ints:
-        """The fewest segments at least that wide from every node to the target, over relays; -1 where none lead."""
-        return hops(self._wide(least), self.target)
-
-    def _wide(self, least: float) -> csr_array:
-        """The graph of the segments at least that wide, by the entries on which a search from the target goes."""
-        every = self.segments
-        keep = self._of_relays() >= max(least, np.nextafter(0.0, 1.0))
-        if not every.relays[self.target]:
-            span = slice(every.indptr[self.target], every.indptr[self.target + 1])
-            widths = self.width[every.edge[span]]
-            keep[span] = (widths > 0) & (widths >= least)
-        return kept(every.indptr, every.indices, keep)
-
-    def _entries(self) -> Floats:
-        """Widths of the entries."""
-        every = self.segments
-        widths: Floats = (
-            every.kept.of("entries", lambda: self.width.take(every.edge)) if self.width is every.width else self.width.take(every.edge)
-        )
-        return widths
-
-    def _of_relays(self) -> Floats:
-        """Widths of the entries that leave a relay, else 0."""
-        every = self.segments
-
-        def compute() -> Floats:
-            return np.where(np.repeat(every.relays, np.diff(every.indptr)), self._entries(), 0.0)
-
-        widths: Floats = every.kept.of("of relays", compute) if self.width is every.width else compute()
-        return widths
-
-    def smallest(self, least: float, max_trusted_nodes: int | None) -> Path | None:
-        """The path of fewest segments at least that wide, then links, then the first by name. It may pass one repeater twice.
-
-        Where every segment is one link, it is the widest of those with the fewest.
-        """
-        every = self.segments
-        if every.chains:
-            left = self.to_go(least)
-            if left[self.source] < 0 or (max_trusted_nodes is not None and left[self.source] - 1 > max_trusted_nodes):
-                return None
-            closer = self.leaving(least, lambda tail, head: bool(left[head] == left[tail] - 1))
-            return _smallest(closer, self.src, self.dst, self.may_relay)
-        edges = self._edges(least).tolist()
-        if not edges or (max_trusted_nodes is not None and len(edges) - 1 > max_trusted_nodes):
-            return None
-        path, tail = [], self.source
-        for edge in edges:
-            path.append(every.segment(edge, tail))
-            tail = int(every.a[edge] if every.b[edge] == tail else every.b[edge])
-        return tuple(path)
-
-    def _edges(self, least: float) -> Ints:
-        """The path of fewest segments at least that wide, then the widest; then the first by name, if every segment is one link."""
-        from controller.routing.keys.fewest import fewest_relays  # it needs a compiler, which only workers are to load
-
-        every = self.segments
-        graph = every.indptr, every.indices, every.edge, self._entries()
-        return fewest_relays(*graph, every.relays, every.node_rank, every.edge_rank, self.source, self.target, least)
-
-    def at(self, least: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
-        """The paths with the fewest trusted nodes, then links, over segments at least that wide."""
-        if shares == 1:
-            path = self.smallest(least, max_trusted_nodes)
-            if path is None or simple(path):
-                return PathSet(None if path is None else (path,), True)
-            relaxed: tuple[Path, ...] | None = (path,)  # two entangled segments over one repeater: its links would be counted twice
-        else:
-            relaxed = self._relaxed(least, shares)
-        if relaxed is None:
-            return PathSet(None, True)
-        left = self.to_go(least)
-        return disjoint_paths(
-            relaxed,
-            self.leaving(least),
-            lambda name: int(left[self.segments.number[name]]),
-            self.src,
-            self.dst,
-            shares,
-            max_trusted_nodes=max_trusted_nodes,
-            may_relay=self.may_relay,
-            operator=self.operator,
-            risks=self.segments.risks,
-        )
-
-    def _relaxed(self, least: float, shares: int) -> tuple[Path, ...] | None:
-        """Paths that share no relaying node, with the fewest segments and then links in all: a flow of least cost."""
-        every = self.segments
-        if self._residual is None:
-            self._residual = flow.NodeDisjoint(every.indptr, every.indices, every.edge, every.relays, self.source, self.target)
-        costs = np.where((self.width > 0) & (self.width >= least), _SEGMENT_COST + every.links, np.inf)
-        used = flow.cheapest(self._residual, costs.take(every.edge), shares, self.order)
-        if used is None:
-            return None
-        tails = np.searchsorted(every.indptr, sorted(used), side="right") - 1
-        ways: dict[int, list[int]] = {}
-        for tail, entry in zip(tails.tolist(), sorted(used), strict=True):
-            ways.setdefault(tail, []).append(entry)
-        paths = []
-        for first in ways[self.source]:
-            path, tail, entry = [], self.source, first
-            while tail != self.target:
-                path.append(every.segment(int(every.edge[entry]), tail))
-                tail = int(every.indices[entry])
-                entry = ways.get(tail, [entry])[0]
-            paths.append(tuple(path))
-        return tuple(sorted(paths, key=path_key))
-
-    def order(self, edge: int) -> object:
-        """The order of parallel segments."""
-        return path_key((self.segments.segment(edge),))
-
-    def bound(self, shares: int) -> tuple[int, float]:
-        """How many paths, at most `shares`, can be disjoint, and how wide so many are at most.
-
-        Exact for one path; for more where nobody operates more than one node and no risks are shared. Nodes of one operator are taken for
-        one, as no two paths may pass them.
-        """
-        every, relays = self.segments, self.segments.relays
-        if shares == 1:
-            best = self._width()
-            return int(best > 0), best
-        if not every.operators:
-            residual = flow.NodeDisjoint(every.indptr, every.indices, every.edge, relays, self.source, self.target)
-            return flow.widest(residual, self.width.take(every.edge), shares, self.order)
-        group = np.arange(len(every.names), dtype=np.int32)
-        for members in every.operators:
-            inner = members[(members != self.source) & (members != self.target)]
-            group[inner] = inner[:1]
-        a, b = group[every.a], group[every.b]
-        apart = np.flatnonzero(a != b)
-        indptr, indices, edge = adjacency(group.size, a[apart], b[apart])
-        residual = flow.NodeDisjoint(indptr, indices, apart[edge].astype(np.int32), relays, self.source, self.target)
-        return flow.widest(residual, self.width[apart[edge]], shares, self.order)
-
-    def _width(self) -> float:
-        """The width of the widest path, 0 where there is none. A forest takes longer than one search, so it is made for the second request."""
-        every = self.segments
-        if "asked" not in every.kept:
-            from controller.routing.keys.fewest import widest_width  # see `_edges`
-
-            every.kept["asked"] = True
-            return widest_width(every.a, every.b, self.width, every.relays, self.source, self.target)
-        tree: Forest = every.kept.of("forest", self._forest)
-        ends = [self._reach(node) for node in (self.source, self.target)]
-        direct = [width for head, _, width in self._around(self.source) if head == self.target]
-        return max([tree.widest(*ends), *direct])
-
-    def _forest(self) -> Forest:
-        every = self.segments
-        one_way = every.a.take(every.edge) == np.repeat(np.arange(len(every.names), dtype=np.int32), np.diff(every.indptr))
-        return forest(every.indptr, every.indices, np.where(one_way & every.relays.take(every.indices), self._of_relays(), 0.0))
-
-    def _around(self, node: int) -> list[tuple[int, int, float]]:
-        """Head, edge and width of the entries that leave a node."""
-        every = self.segments
-        span = slice(every.indptr[node], every.indptr[node + 1])
-        edges = every.edge[span]
-        return list(zip(every.indices[span].tolist(), edges.tolist(), self.width[edges].tolist(), strict=True))
-
-    def _reach(self, node: int) -> list[tuple[int, float]]:
-        """The relays by which a path begins, and how wide the way to them is."""
-        if self.segments.relays[node]:
-            return [(node, np.inf)]
-        return [(head, width) for head, _, width in self._around(node) if self.segments.relays[head]]
-
-    def fewest(self, rate_bps: float, shares: int, max_trusted_nodes: int | None) -> PathSet:
-        """The paths that carry the rate with the fewest trusted nodes, then the widest, then with the fewest links."""
-        found = self.at(rate_bps, shares, max_trusted_nodes)
-        if found.paths is None or (shares == 1 and not self.segments.chains):
-            return found
-        most = sum(len(path) - 1 for path in found.paths)
-        return self._widened(found, self.width[self.width > _width(found.paths)], shares, most)
-
-    def widest(self, shares: int, max_trusted_nodes: int | None) -> PathSet:
-        """The same at the largest width that has them. Every path of one width is one of each lesser width, so bisection is exact."""
-        count, width = self.bound(shares)
-        if count < shares:
-            return PathSet(None, True)
-        found = self.at(width, shares, max_trusted_nodes)
-        if found.paths is not None:
-            return found
-        return self._widened(found, self.width[self.width < width], shares, max_trusted_nodes)
-
-    def _widened(self, best: PathSet, widths: Floats, shares: int, max_trusted_nodes: int | None) -> PathSet:
-        """What there is at the largest of the widths that has anything; else `best`."""
-        proven = best.proven
-
-        def feasible(least: float) -> bool:
-            nonlocal best, proven
-            found = self.at(least, shares, max_trusted_nodes)
-            proven = proven and found.proven
-            if found.paths is not None:
-                best = found
-            return found.paths is not None
-
-        largest(widths, feasible)
-        return PathSet(best.paths, proven)
-
-    def most_shares(self, below: int) -> int:
-        """How many disjoint paths there are, at most `below` - 1."""
-        most, _ = self.bound(below - 1) if below > 1 else (0, 0.0)
-        return next((shares for shares in range(most, 0, -1) if self.at(0.0, shares, None).paths is not None), 0)
-
-
-def _smallest(leaving: Leaving, src: str, dst: str, may_relay: Callable[[str], bool]) -> Path | None:
-    """The path of fewest segments, then links, then first by name: Dijkstra, as the order of paths is that of what they are made of."""
-    queue: list[tuple[PathKey, Path]] = [(path_key((segment,)), (segment,)) for segment in leaving(src)]
-    heapq.heapify(queue)
-    settled = {src}
-    while queue:
-        _, path = heapq.heappop(queue)
-        here = path[-1].nodes[-1]
-        if here == dst:
-            return path
-        if here in settled or not may_relay(here):
-            continue
-        settled.add(here)
-        for segment in leaving(here):
-            if segment.nodes[-1] not in settled:
-                longer = (*path, segment)
-                heapq.heappush(queue, (path_key(longer), longer))
-    return None
-
-
-def _width(paths: Iterable[Path]) -> float:
-    return min(segment.width_bps for path in paths for segment in path)
-
-
 def _refusal(
-    search: _Search,
+    search: Search,
     without_avoid: Callable[[], Segments] | None,
     found: PathSet,
     rate_bps: float,
@@ -403,7 +157,7 @@ def _refusal(
 
     def joined(every: Segments) -> bool:
         """Whether a path leads over segments with key or without."""
-        return _Search(every, every.there.astype(np.float64), src, dst).at(0.0, 1, None).paths is not None
+        return Search(every, every.there.astype(np.float64), src, dst).at(0.0, 1, None).paths is not None
 
     if not joined(search.segments):
         if without_avoid is not None and joined(without_avoid()):
@@ -413,7 +167,7 @@ def _refusal(
     if fewest is None:
         return NoRoute(f"every path from {src} to {dst} has a link without any key to give", "rate_bps", 0.0)
     if found.paths is not None:
-        best = _width(found.paths)
+        best = width_of(found.paths)
         paths = "path" if shares == 1 else f"{shares} disjoint paths"
         return NoRoute(
             f"the widest {paths} from {src} to {dst} can carry {best:.6g} bit/s, {rate_bps:g} are asked for{gave_up}", "rate_bps", best
@@ -430,8 +184,9 @@ def _refusal(
     return NoRoute(f"from {src} to {dst} there are {most} paths {disjoint}, {shares} are asked for{gave_up}", "shares", float(most))
 
 
-def _route(every: Segments, found: PathSet, reserved: Mapping[str, float], order: str) -> KeyRoute:
+def _route(every: Segments, found: PathSet, reserved: Mapping[str, float], order: str, rate_bps: float, horizon_s: float) -> KeyRoute:
     assert found.paths is not None
+    width = width_of(found.paths)
     paths, trusted, explanation = [], set(), []
     for number, path in enumerate(found.paths, start=1):
         _, _, nodes, links = path_key(path)
@@ -442,7 +197,70 @@ def _route(every: Segments, found: PathSet, reserved: Mapping[str, float], order
         explanation.append(f"path {number}: {' - '.join(nodes)}, trusting {', '.join(relays) or 'nobody'}")
         explanation += [line for segment in path for line in told_segment(every, segment, reserved)]
         explanation.append(f"binding: {narrowest.nodes[0]} -- {narrowest.nodes[-1]} with {narrowest.width_bps:.6g} bit/s")
+    explanation += _emptied(every, [(path, rate_bps or width) for path in found.paths], horizon_s)
     explanation.append(f"chosen: {order}")
     if not found.proven:
         explanation.append("the search met the bound on its effort: a better set of paths may exist")
-    return KeyRoute(tuple(paths), _width(found.paths), tuple(sorted(trusted)), tuple(explanation))
+    return KeyRoute(tuple(paths), width, tuple(sorted(trusted)), tuple(explanation))
+
+
+def _emptied(every: Segments, used: Sequence[tuple[Sequence[Segment], float]], horizon_s: float) -> Iterator[str]:
+    """How long the pools last that a route draws on, if so much is taken along its paths, in bit/s."""
+    taken: dict[str, float] = {}
+    widths: dict[str, float] = {}
+    for path, rate_bps in used:
+        for segment in path:
+            if segment.links[0] in every.stored and segment.kind == "relay":
+                taken[segment.links[0]] = taken.get(segment.links[0], 0.0) + rate_bps
+                widths[segment.links[0]] = segment.width_bps
+    for link_id, rate_bps in taken.items():
+        added = every.stored[link_id]
+        lasts_s = time_to_empty_s(pool_bits=added * horizon_s, consumption_bps=rate_bps, eskr_bps=max(0.0, widths[link_id] - added))
+        lasts = "does not shrink" if lasts_s == math.inf else f"is down to its minimum after {lasts_s:.6g} s"
+        yield f"the pool of {' -- '.join(every.topology.link(link_id).nodes)} {lasts} at {rate_bps:.6g} bit/s"
+
+
+def _split(
+    every: Segments,
+    supply: KeySupply,
+    wish: Wish,
+    paths: int,
+    rate_bps: float,
+    prefer: Preference,
+    reserved: Mapping[str, float],
+    horizon_s: float,
+) -> KeyRoute:
+    """The route over paths whose rates add up."""
+    found = splitting.split(supply, wish, paths, rate_bps=rate_bps, prefer=prefer)
+    along = [_segments(every, flow, wish.dst) for flow in found.flows]
+    explanation = []
+    for number, (flow, path) in enumerate(zip(found.flows, along, strict=True), start=1):
+        carries = f"{flow.rate_bps:.6g} bit/s, trusting {', '.join(flow.trusted_nodes) or 'nobody'}"
+        explanation.append(f"path {number}: {' - '.join(flow.nodes)}, carrying {carries}")
+        explanation += [line for segment in path for line in told_segment(every, segment, reserved)]
+    explanation.append(f"binding: nothing is left of {', '.join(found.full)}")
+    share = min(1.0, rate_bps / found.rate_bps) if rate_bps else 1.0
+    explanation += _emptied(every, [(path, flow.rate_bps * share) for flow, path in zip(found.flows, along, strict=True)], horizon_s)
+    if found.tight:
+        explanation.append(f"{found.greatest_bps:.6g} bit/s is the most that {paths} paths can carry together")
+    else:
+        explanation.append(
+            f"of the paths looked at {paths} carry {found.greatest_bps:.6g} bit/s; no {paths} paths carry more than {found.bound_bps:.6g}"
+        )
+    explanation.append("each key goes over one of the paths, and their rates add up; unlike with shares, no secrecy is added")
+    explanation.append(f"chosen: {_ORDER[prefer]}{'' if found.proven else ', of the paths looked at'}")
+    told = tuple(KeyPath(flow.nodes, flow.links, flow.segments, flow.rate_bps) for flow in found.flows)
+    trusted = {name for flow in found.flows for name in flow.trusted_nodes}
+    return KeyRoute(told, found.rate_bps, tuple(sorted(trusted)), tuple(explanation))
+
+
+def _segments(every: Segments, flow: Flow, dst: str) -> list[Segment]:
+    """The segments that a flow goes over."""
+    found, at = [], 0
+    for name in (*flow.trusted_nodes, dst):
+        end = flow.nodes.index(name, at + 1)
+        tail, links = every.number[flow.nodes[at]], set(flow.links[at:end])
+        leaving = every.edge[every.indptr[tail] : every.indptr[tail + 1]].tolist()
+        found.append(next(each for edge in leaving if set((each := every.segment(edge, tail)).links) == links))
+        at = end
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -65,8 +66,8 @@ def light(
     Raises NoRoute (`reachability`, `ports` when all ways are taken, `power` when classical light would reach a quantum receiver,
     `loss_db` with the least loss), UnknownName, and ValueError for a `max_loss_db` that is no loss.
     """
-    if max_loss_db is not None and not max_loss_db >= 0:
-        raise ValueError(f"max_loss_db must be at least 0, got {max_loss_db!r}")
+    if max_loss_db is not None and not 0 <= max_loss_db < math.inf:
+        raise ValueError(f"max_loss_db must be at least 0 and finite, got {max_loss_db!r}")
     plant = build(topology) if plant is None else plant
     near, far = terminals(topology, plant, src), terminals(topology, plant, dst)
     if src == dst:

@@ -85,7 +85,7 @@ def slot(topology: Topology, requests: Sequence[Pair], slot_s: float) -> Slot:
     rates: dict[tuple[str, str], list[tuple[float, Link]]] = {}
     for link in topology.links("entanglement"):
         figure = topology.figure(link, "rate_hz")
-        if figure is not None and 0 < figure.value < math.inf and topology.usable(link):
+        if figure is not None and figure.value < math.inf and -math.expm1(-figure.value * slot_s) > 0 and topology.usable(link):
             a, b = sorted(link.nodes)
             rates.setdefault((a, b), []).append((figure.value, link))
     names = [name for name, _ in topology.nodes()]

@@ -208,8 +208,9 @@ class KeyRelay:
     """One KME's part in carrying the keys of one service over one path.
 
     `saes` are the service's two SAE IDs, left and right. `left` and `right` are the neighbouring KMEs on the path towards each; None
-    marks the KME that serves that SAE. `share` of `shares` numbers the XOR share this path carries. `rate_bps` is the most that the ends
-    relay per direction; `stock_keys` is how many keys of `key_bits` bits each end keeps ready per direction.
+    marks the KME that serves that SAE. `share` of `shares` numbers the XOR share this path carries; with `split` above 1 it is instead the
+    number of the path, of so many that each carry keys of their own. `rate_bps` is the most that the ends relay per direction on the path;
+    `stock_keys` is how many keys of `key_bits` bits each end keeps ready per direction, over all paths.
     """
 
     service: str
@@ -221,6 +222,7 @@ class KeyRelay:
     shares: int = 1
     key_bits: int = 256
     stock_keys: int = 64
+    split: int = 1
     kind: Literal["key-relay"] = "key-relay"
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -281,7 +283,7 @@ def order(items: Iterable[Item]) -> tuple[Item, ...]:
 def _rank(item: Item) -> tuple[object, ...]:
     if isinstance(item, KeyRelay):  # a KME has thousands, and their text takes ten times as long
         sides = item.left or "", item.right or ""
-        return item.kind, item.service, item.share, *sides, item.saes, item.rate_bps, item.shares, item.key_bits, item.stock_keys
+        return item.kind, item.service, item.share, *sides, item.saes, item.rate_bps, item.shares, item.key_bits, item.stock_keys, item.split
     return item.kind, repr(_VALUES[type(item)](item))  # a match has numbers and texts, which do not compare
 
 

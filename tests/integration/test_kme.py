@@ -310,6 +310,22 @@ async def test_two_shares_over_disjoint_paths_make_one_key(tmp_path: Path) -> No
         assert [key.key for key in same.keys] == [key.key for key in got.keys]
 
 
+async def test_a_split_service_gets_whole_keys_over_each_of_its_paths(tmp_path: Path) -> None:
+    ring = [("alice", "relay1"), ("relay1", "bob"), ("alice", "relay2"), ("relay2", "bob")]
+    async with site(tmp_path, ring, SAES) as made:
+        for number, middle in enumerate(("relay1", "relay2")):
+            await program(made, line("svc", ("sae-a", "sae-b"), ["alice", middle, "bob"], share=number, split=2))
+        await stocked(made, "svc", ["alice", "bob"], 6)
+        levels = {name: (await made.state(name))["pool_bytes"] for name in ("relay1", "relay2")}
+        alice, bob = made.application("sae-a", "alice"), made.application("sae-b", "bob")
+        await made.stop("relay1")
+        _, got = await asyncio.to_thread(alice.get_key, "sae-b", 6)
+        _, same = await asyncio.to_thread(bob.get_key_with_key_IDs, "sae-a", [key.key_id for key in got.keys])
+        assert [key.key for key in same.keys] == [key.key for key in got.keys]
+        await stocked(made, "svc", ["alice", "bob"], 6)  # over the path that is left
+        assert all(level > 0 for of in levels.values() for level in of.values())
+
+
 async def test_the_driver_reads_checks_applies_and_hears(tmp_path: Path) -> None:
     async with site(tmp_path, LINE[:1], {"sae-a": "alice", "sae-b": "relay1"}) as made:
         driver, entry = made.drivers["alice"], KeyRelay("svc", ("sae-a", "sae-b"), None, "relay1", 1000.0)

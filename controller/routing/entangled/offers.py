@@ -15,6 +15,9 @@ from controller.routing.compiled import Compiled, Floats, Ints, compiled
 ROUNDING = 1e-12
 """Relative error that floats may add along a path; a floor missed by less is met."""
 
+LEAST_PAIRS_HZ = 1e-90
+"""A link that makes fewer pairs makes none: what is left of them after purification is still in the domain of `chains`."""
+
 LEAST_HZ = 5e-324
 """Any positive rate is at least this."""
 
@@ -60,7 +63,7 @@ class Offers:
         for at, via in self._via:
             usable[at] &= topology.node(via).admin == "enabled"
         # NaN compares false: what nobody knows is not on offer
-        usable &= (rate > 0) & (rate < np.inf) & (fidelity >= 0.25) & (fidelity <= 1)
+        usable &= (rate >= LEAST_PAIRS_HZ) & (rate < np.inf) & (fidelity >= 0.25) & (fidelity <= 1)
         given = np.where(usable, (rate, fidelity), 0.0)
         changed = np.flatnonzero((given != self._given).any(axis=0))
         rates, w = _by_rounds(given[0, changed], given[1, changed], self.rounds)

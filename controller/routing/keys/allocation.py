@@ -17,7 +17,8 @@ import numpy as np
 from controller.network.topology import Topology
 from controller.physics.domain import whole, within
 from controller.routing.keys.path_programme import Commodity, Goal, PathProgramme, Solution
-from controller.routing.keys.supply import KeySupply, SegmentKind, Wish, stored_key
+from controller.routing.keys.segments import key_segments
+from controller.routing.keys.supply import LEAST_BPS, KeySupply, SegmentKind, Wish, stored_key
 from controller.routing.refusal import NoRoute
 
 Objective = Literal["throughput", "max-min"]
@@ -169,9 +170,15 @@ def allocate(
         within(f"reserved of {link_id}", amount, 0)
     stored = stored_key(topology, pool_bytes or {}, minimum_bytes=minimum_bytes, horizon_s=horizon_s, reserved=promised)
     wishes = [demand.wish for demand in demands]
-    supply = KeySupply(topology, wishes, reserved=promised, taken=taken, stored=stored, cost_factor=cost_factor)
+    supply = KeySupply(
+        topology,
+        wishes,
+        lambda avoid: key_segments(topology, reserved=promised, avoid=avoid, taken=taken),
+        stored=stored,
+        cost_factor=cost_factor,
+    )
     refusals = [supply.refusal(wish) for wish in wishes]
-    served = [index for index, demand in enumerate(demands) if refusals[index] is None and demand.rate_bps > 0]
+    served = [index for index, demand in enumerate(demands) if refusals[index] is None and demand.rate_bps >= LEAST_BPS]
     grants = [Grant(demand, 0.0, (), (), 0.0, refused) for demand, refused in zip(demands, refusals, strict=True)]
     if not served:
         return Allocation(tuple(grants), 0.0, (), 0.0, 0.0, _explanation(objective, grants, ()))

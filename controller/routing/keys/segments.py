@@ -16,6 +16,7 @@ import numpy as np
 from controller.network.model import Link
 from controller.network.topology import Figure, Topology, qkd_figure
 from controller.physics.bell_diagonal import bbm92_key_fraction, werner
+from controller.physics.domain import within
 from controller.routing.compiled import Bools, Compiled, Edges, Floats, Ints, Kept, adjacency, compiled
 from controller.routing.entanglement import Chain, explain, front
 from controller.routing.keys.promised import Promised
@@ -234,6 +235,8 @@ class _Follower:
             self.changes, self.taken, self.mark = self.of.changes, len(self.of.changes), object()
             self.bps = np.zeros(len(self.edges.ids))
             for link_id, promised in reserved.items():
+                if reserved is not self.of:
+                    within(f"reserved of {link_id}", promised, 0)
                 if link_id in self.edges.number:
                     self.bps[self.edges.number[link_id]] = promised
         for link_id in self.changes[self.taken :]:

@@ -8,27 +8,28 @@ widest ones; a proven bound stands beside the rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, milp
-from scipy.sparse import block_array, csr_array, diags_array, eye_array
+from scipy.sparse import block_array, coo_array, csr_array, diags_array, eye_array
 
-from controller.network.topology import Topology
-from controller.physics.domain import whole
 from controller.routing.keys.allocation import Flow, flow_along
 from controller.routing.keys.path_programme import Goal, PathProgramme
 from controller.routing.keys.supply import KeySupply, Wish
 from controller.routing.refusal import NoRoute
+
+Floats = NDArray[np.float64]
+Path = tuple[int, ...]
 
 MAX_STEPS = 1_000
 """Partial paths that are extended in looking for all paths."""
 _NODE_LIMIT = 10_000
 _TIGHT = 1e-6
 """Relative difference to the bound below which a rate is the greatest; the integer solver's own tolerance."""
-
-Path = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,61 +39,65 @@ class Split:
     flows: tuple[Flow, ...]
     rate_bps: float
     bound_bps: float
-    explanation: tuple[str, ...]
+    greatest_bps: float
+    """The most that was found, whatever is preferred."""
+    full: tuple[str, ...]
+    """The resources of which nothing is left."""
+    proven: bool
+    """Whether every path there is was looked at."""
 
-    def to_json(self) -> dict[str, object]:
-        flows = [flow.to_json() for flow in self.flows]
-        return {"flows": flows, "rate_bps": self.rate_bps, "bound_bps": self.bound_bps, "explanation": list(self.explanation)}
+    @property
+    def tight(self) -> bool:
+        """Whether the most that was found is the most there is."""
+        return self.greatest_bps >= self.bound_bps * (1 - _TIGHT)
 
 
 def split(
-    topology: Topology,
-    src: str,
-    dst: str,
+    supply: KeySupply,
+    wish: Wish,
     paths: int,
     *,
     rate_bps: float = 0.0,
-    max_trusted_nodes: int | None = None,
-    avoid: Collection[str] = (),
-    reserved: Mapping[str, float] | None = None,
-    taken: Collection[tuple[str, str]] = frozenset(),
-    cost_factor: float = 1.0,
+    prefer: Literal["widest", "fewest-trusted-nodes"] = "widest",
 ) -> Split:
-    """The greatest rate of key from `src` to `dst` over at most `paths` paths, each with at most `max_trusted_nodes` of these.
+    """The greatest rate of key over at most `paths` paths, `wish.max_trusted_nodes` in all, with the fewest trusted nodes; or, preferring
+    these, of the sets of paths with the fewest that carry `rate_bps`, the one of the greatest rate.
 
-    Links, `reserved`, `taken` and `cost_factor` are as for `allocation.allocate`. Raises NoRoute (`reachability`, `avoid`,
-    `max_trusted_nodes`, `rate_bps`), UnknownName, and ValueError for a number out of range, by name.
+    Raises NoRoute (`reachability`, `avoid`, `max_trusted_nodes`, `rate_bps`).
     """
-    whole("paths", paths, 1, 64)
-    if not (rate_bps >= 0 and math.isfinite(rate_bps)):
-        raise ValueError(f"rate_bps must be finite and at least 0, got {rate_bps!r}")
-    wish = Wish(src, dst, max_trusted_nodes, frozenset(avoid))
-    supply = KeySupply(topology, [wish], reserved=reserved or {}, taken=taken, cost_factor=cost_factor)
     refused = supply.refusal(wish)
     if refused is not None:
         raise refused
-
     flow = PathProgramme(supply.uses, supply.capacity, [supply.commodity(wish, math.inf)]).highest([Goal(((0, 1.0),), 1.0)])
     greedy = _greedy(supply, wish, paths)
     bound = min(flow.bound, paths * supply.width(greedy[0], supply.capacity))
     every = supply.simple_paths(wish, MAX_STEPS)
-    known = every if every is not None else sorted({*greedy, *(path for _, path, _ in flow.flows)})
-    rates, proven = _choose(supply, known, paths)
-    chosen = [path for path, rate in zip(known, rates, strict=True) if rate > _TIGHT * rates.max()]
-    flows = [flow_along(supply, src, path, rate) for path, rate in zip(known, rates, strict=True) if path in set(chosen)]
-    flows.sort(key=lambda each: (-each.rate_bps, each.nodes, each.links))
-    total = math.fsum(each.rate_bps for each in flows)
+    choice = _Choice(supply, wish, paths, every if every is not None else sorted({*greedy, *(path for _, path, _ in flow.flows)}))
+    rates, proven = choice.greatest(wish.max_trusted_nodes)
+    total = math.fsum(rates)
     if every is not None:
         bound = min(bound, max(total, proven))
     if total < rate_bps:
-        best = f"the best {paths} paths found from {src} to {dst} carry {total:.6g} bit/s together (at most {bound:.6g} can be had)"
+        best = (
+            f"the best {paths} paths found from {wish.src} to {wish.dst} carry {total:.6g} bit/s together (at most {bound:.6g} can be had)"
+        )
         raise NoRoute(f"{best}, {rate_bps:g} are asked for", "rate_bps", total)
-    lines = [f"{' - '.join(each.nodes)}: {each.rate_bps:.6g} bit/s, trusting {', '.join(each.trusted_nodes) or 'nobody'}" for each in flows]
-    if total >= bound * (1 - _TIGHT):
-        lines.append(f"{total:.6g} bit/s together, the most that {paths} paths can carry")
-    else:
-        lines.append(f"{total:.6g} bit/s together, the best of {len(known)} paths looked at; no {paths} paths carry more than {bound:.6g}")
-    return Split(tuple(flows), total, bound, tuple(lines))
+
+    fewest = choice.fewest(rate_bps if prefer == "fewest-trusted-nodes" else total * (1 - _TIGHT))
+    trusting, _ = choice.greatest(fewest)
+    if math.fsum(trusting) >= max(rate_bps, 0.0 if prefer == "fewest-trusted-nodes" else total * (1 - 2 * _TIGHT)):
+        rates = trusting
+    flows = [flow_along(supply, wish.src, path, rate) for path, rate in zip(choice.known, rates.tolist(), strict=True) if rate > 0]
+    flows.sort(key=lambda each: (-each.rate_bps, each.nodes, each.links))
+    full = np.flatnonzero(choice.drawn @ rates >= supply.capacity * (1 - _TIGHT)).tolist()
+    return Split(
+        tuple(flows),
+        math.fsum(each.rate_bps for each in flows),
+        bound,
+        total,
+        tuple(supply.resources[index] for index in full),
+        every is not None,
+    )
 
 
 def _greedy(supply: KeySupply, wish: Wish, paths: int) -> list[Path]:
@@ -107,23 +112,60 @@ def _greedy(supply: KeySupply, wish: Wish, paths: int) -> list[Path]:
     return found
 
 
-def _choose(supply: KeySupply, known: Sequence[Path], paths: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]:
-    """The rates of the best at most `paths` of the known paths, 0 for the others; and the bound on their sum that was proven."""
-    drawn: csr_array = csr_array(np.array([supply.uses[list(path)].sum(axis=0) for path in known]).T)
-    widths = np.array([supply.width(path, supply.capacity) for path in known])
-    unit, count = widths.max(), len(known)
-    rows = block_array([[drawn, None], [eye_array(count), -diags_array(widths / unit)], [None, csr_array(np.ones((1, count)))]])
-    limits = np.concatenate((supply.capacity / unit, np.zeros(count), [paths]))
-    solved = milp(
-        np.concatenate((-np.ones(count), np.zeros(count))),
-        integrality=np.repeat([0, 1], count),
-        bounds=(0, np.repeat([np.inf, 1.0], count)),
-        constraints=LinearConstraint(rows, ub=limits),
-        options={"node_limit": _NODE_LIMIT, "mip_rel_gap": 0.0},
-    )
-    if solved.x is None:
-        raise RuntimeError(f"the choice of paths was not solved: {solved.message}")
-    rates = np.where(solved.x[count:] > 0.5, np.maximum(0.0, solved.x[:count]), 0.0) * unit
-    used = drawn @ rates
-    full = float(np.max(used / supply.capacity, initial=1.0))
-    return rates / full, -float(solved.mip_dual_bound) * unit
+class _Choice:
+    """The choice of at most so many of the paths that are known: rates, whether a path is taken, and whether a node is trusted."""
+
+    def __init__(self, supply: KeySupply, wish: Wish, paths: int, known: Sequence[Path]) -> None:
+        self.known, self._supply = known, supply
+        self.drawn: csr_array = csr_array(np.array([supply.uses[list(path)].sum(axis=0) for path in known]).T)
+        widths = np.array([supply.width(path, supply.capacity) for path in known])
+        self._unit, count = float(widths.max()), len(known)
+        trusted = [[offer.nodes[-1] for offer in supply.along(wish.src, path)[:-1]] for path in known]
+        number = {name: index for index, name in enumerate(sorted({name for names in trusted for name in names}))}
+        pairs = [(path, number[name]) for path, names in enumerate(trusted) for name in names]
+        self._nodes, of = len(number), np.arange(len(pairs))
+        one = np.ones(len(pairs))
+        taken, trusts = (
+            csr_array(coo_array((one, (of, np.array(at, dtype=np.int64))), shape=(len(pairs), size)))
+            for at, size in (([path for path, _ in pairs], count), ([node for _, node in pairs], self._nodes))
+        )
+        self._rows = block_array(
+            [
+                [self.drawn, csr_array((len(supply.capacity), count)), csr_array((len(supply.capacity), self._nodes))],
+                [eye_array(count), -diags_array(widths / self._unit), None],
+                [None, taken, -trusts],
+                [None, csr_array(np.ones((1, count))), None],
+                [None, -csr_array(np.ones((1, count))), None],
+            ]
+        )
+        self._limits = np.concatenate((supply.capacity / self._unit, np.zeros(count + len(pairs)), [paths, -1.0]))
+
+    def greatest(self, trusted: int | None) -> tuple[Floats, float]:
+        """The rates of the best paths with at most so many trusted nodes in all, 0 for the others; and the proven bound on their sum."""
+        count = len(self.known)
+        costs = np.concatenate((-np.ones(count), np.zeros(count + self._nodes)))
+        solution, bound = self._solved(costs, *([] if trusted is None else [(np.repeat([0.0, 1.0], [2 * count, self._nodes]), trusted)]))
+        rates = np.where(solution[count : 2 * count] > 0.5, np.maximum(0.0, solution[:count]), 0.0) * self._unit
+        rates[rates <= _TIGHT * rates.max()] = 0.0
+        full = float(np.max(self.drawn @ rates / self._supply.capacity, initial=1.0))
+        return rates / full, -bound * self._unit
+
+    def fewest(self, rate_bps: float) -> int:
+        """With how few trusted nodes that rate can be had."""
+        count = len(self.known)
+        costs = np.repeat([0.0, 1.0], [2 * count, self._nodes])
+        solution, _ = self._solved(costs, (np.repeat([-1.0, 0.0], [count, count + self._nodes]), -rate_bps / self._unit))
+        return round(math.fsum(solution[2 * count :]))
+
+    def _solved(self, costs: Floats, *more: tuple[Floats, float]) -> tuple[Floats, float]:
+        rows = block_array([[self._rows], *([csr_array(row[None, :])] for row, _ in more)])
+        solved = milp(
+            costs,
+            integrality=np.repeat([0, 1, 0], [len(self.known), len(self.known), self._nodes]),
+            bounds=(0, np.repeat([np.inf, 1.0], [len(self.known), len(self.known) + self._nodes])),
+            constraints=LinearConstraint(rows, ub=np.concatenate((self._limits, [limit for _, limit in more]))),
+            options={"node_limit": _NODE_LIMIT, "mip_rel_gap": 0.0},
+        )
+        if solved.x is None:
+            raise RuntimeError(f"the choice of paths was not solved: {solved.message}")
+        return solved.x, float(solved.mip_dual_bound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +14,13 @@ from controller.network.topology import Topology, UnknownName
 from controller.physics.domain import within
 from controller.routing.keys.path_programme import Commodity, Floats, Goal, Ints, PathProgramme, SegmentGraph
 from controller.routing.keys.pools import width_bps
-from controller.routing.keys.segments import RELAYS, key_segments
+from controller.routing.keys.segments import RELAYS, Segments
 from controller.routing.refusal import NoRoute
 
 SegmentKind = Literal["relay", "entanglement", "pool"]
+
+LEAST_BPS = 1e-12
+"""Less than this, a bit in 30,000 years, counts as none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +59,20 @@ class KeySupply:
     """The segments of a topology for some wishes.
 
     Offers on one resource share it in time: their rates over their widths add up to at most 1. For a fixed link that is its rate.
-    `stored` are further offers (pools); `cost_factor` is the key spent per bit delivered. Raises UnknownName.
+    `offered` gives the segments that are left without the nodes and links of a set; `stored` are further offers (pools); `cost_factor` is
+    the key spent per bit delivered. Raises UnknownName.
     """
 
     def __init__(
         self,
         topology: Topology,
         wishes: Sequence[Wish],
+        offered: Callable[[frozenset[str]], Segments],
         *,
-        reserved: Mapping[str, float],
-        taken: Collection[tuple[str, str]],
         stored: Sequence[Offer] = (),
         cost_factor: float = 1.0,
     ) -> None:
-        self._topology, self._reserved, self._taken, self._stored = topology, reserved, taken, stored
+        self._topology, self._segments, self._stored = topology, offered, stored
         known = {*topology.graph, *(link.id for link in topology.links())}
         for wish in wishes:
             topology.node(wish.src), topology.node(wish.dst)
@@ -103,12 +106,13 @@ class KeySupply:
 
     def _offered(self, avoid: frozenset[str]) -> Ints:
         found = [offer for offer in self._stored if avoid.isdisjoint(offer.nodes)]
-        segments = key_segments(self._topology, reserved=self._reserved, avoid=avoid, taken=self._taken)
+        segments = self._segments(avoid)
         for segment in map(segments.segment, np.flatnonzero(segments.there).tolist()):
             modules: tuple[str, ...] = ()
             if segment.kind == "relay" and (link := self._topology.link(segment.links[0])).switched:
                 modules = tuple(str(end) for end in (link.a, link.b) if end.module is not None)
-            found.append(Offer(segment.kind, segment.nodes, segment.links, segment.width_bps, (*segment.links, *modules)))
+            width = segment.width_bps if segment.width_bps >= LEAST_BPS else 0.0
+            found.append(Offer(segment.kind, segment.nodes, segment.links, width, (*segment.links, *modules)))
         for offer in found:
             if offer not in self._offer:
                 self._offer[offer] = len(self.offers)
@@ -237,6 +241,9 @@ def stored_key(
     come out of it first. A pool below `minimum_bytes` gives nothing. Raises UnknownName, and ValueError by name.
     """
     within("minimum_bytes", minimum_bytes, 0)
+    width_bps(0.0, horizon_s=horizon_s)  # for its domain
+    if not pool_bytes:
+        return []
     short: dict[frozenset[str], float] = {}
     for link in topology.links("qkd"):
         promised = (reserved or {}).get(link.id, 0.0)
@@ -254,6 +261,6 @@ def stored_key(
             raise ValueError(f"pool_bytes names {one}, {other} {'twice' if pair in seen else 'as a pair'}; a pool belongs to two nodes")
         seen.add(pair)
         width = width_bps(0.0, reserved_bps=short.get(pair, 0.0), pool_bits=8 * held, minimum_bits=8 * minimum_bytes, horizon_s=horizon_s)
-        if width > 0 and all(node.holds_keys and node.admin == "enabled" for node in nodes):
+        if width >= LEAST_BPS and all(node.holds_keys and node.admin == "enabled" for node in nodes):
             found.append(Offer("pool", (one, other), (), width, (f"pool {min(pair)} -- {max(pair)}",)))
     return found

@@ -33,6 +33,11 @@ REQUESTS = st.builds(
     ends=st.sampled_from([("a", "b"), ("sae-2", "sae-b"), ("b", "a")]),
     rate_bps=st.sampled_from([0.0, 50.0, 150.0]),
     shares=st.integers(1, 3),
+) | st.builds(
+    Keys,
+    ends=st.sampled_from([("a", "b"), ("sae-2", "sae-b"), ("b", "a")]),
+    rate_bps=st.sampled_from([0.0, 150.0, 350.0]),
+    split=st.integers(2, 3),
 )
 
 
@@ -52,13 +57,16 @@ def test_every_kme_on_a_path_has_one_entry_per_share_and_the_entries_chain_up(ne
     left_sae, right_sae = (saes.get(end, end) for end in request.ends)
     entries = {(device, item.share): item for device, items in found.desired.items() for item in items if isinstance(item, KeyRelay)}
     assert len(entries) == sum(len(items) for items in found.desired.values()), "one per KME and share"
-    for share in range(request.shares):
+    paths = len(found.route["paths"])
+    assert paths == request.shares if request.split == 1 else paths <= request.split
+    for share in range(paths):
         chain: list[str] = []
         at: str | None = next(device for (device, number), item in entries.items() if number == share and item.left is None)
         while at is not None:
             entry = entries.pop((at, share))
             assert entry.left == (chain[-1] if chain else None)
             assert (entry.service, entry.saes, entry.shares) == ("k", (left_sae, right_sae), request.shares)
+            assert entry.split == (1 if request.split == 1 else paths)
             chain.append(at)
             at = entry.right
         assert [left_sae in network.saes(chain[0]), right_sae in network.saes(chain[-1])] == [True, True]
@@ -71,13 +79,15 @@ def test_every_kme_on_a_path_has_one_entry_per_share_and_the_entries_chain_up(ne
 def test_no_link_ever_promises_more_than_it_makes(network: Topology, request: Keys) -> None:
     ledger, number = Ledger(), 0
     while (found := planned(network, request, ledger)) is not None and number < 6:
-        for item in (item for items in found.desired.values() for item in items):
-            assert isinstance(item, KeyRelay)
-            assert item.rate_bps * 2 == (request.rate_bps or found.route["rate_bps"]), "both directions together"
+        entries = [item for items in found.desired.values() for item in items if isinstance(item, KeyRelay)]
+        rates = {item.share: item.rate_bps for item in entries}
+        assert all(item.rate_bps == rates[item.share] for item in entries)
+        each = sum(rates.values()) if request.split > 1 else max(rates.values())
+        assert each * 2 == pytest.approx(request.rate_bps or found.route["rate_bps"]), "both directions together"
         ledger, number = ledger.with_entry(f"k{number}", found.reservations), number + 1
     promised = ledger.reserved()
     for link in network.links("qkd"):
-        assert promised.get(f"key:{link.id}", 0.0) <= (link.rate_bps or 0.0)
+        assert promised.get(f"key:{link.id}", 0.0) <= (link.rate_bps or 0.0) * (1 + 1e-9)
     if number and request.rate_bps:
         best_effort = request.model_copy(update={"rate_bps": 0.0})
         first, narrower = planned(network, best_effort), planned(network, best_effort, ledger)
@@ -98,6 +108,19 @@ def test_a_promised_rate_trusts_few_and_best_effort_takes_the_widest() -> None:
 
     assert trusted() == trusted(rate_bps=101) == trusted(rate_bps=1, prefer="widest") == ["far1", "far2"]
     assert trusted(rate_bps=100) == trusted(prefer="fewest-trusted-nodes") == ["near"]
+
+
+def test_a_link_that_two_paths_of_a_split_share_promises_what_both_carry() -> None:
+    ends = [("a", "r"), ("r", "x"), ("r", "y"), ("x", "b"), ("y", "b")]
+    nodes = {name: Node(kind="end-node" if name in "ab" else "trusted-node") for name in "abrxy"}
+    links = [Link(kind="qkd", ends=pair, rate_bps=1000.0 if pair == ("a", "r") else 300.0) for pair in ends]
+    found = planned(Topology("fork", nodes, links), Keys(ends=("a", "b"), rate_bps=450, split=2))
+    assert found is not None
+    promised = {each.resource: each.amount for each in found.reservations}
+    assert promised["key:qkd:a--r"] == pytest.approx(450) and len(found.reservations) == len(promised) == 5
+    assert promised["key:qkd:x--b"] + promised["key:qkd:y--b"] == pytest.approx(450)
+    with pytest.raises(ValueError, match="one of them must be 1"):
+        Keys(ends=("a", "b"), split=2, shares=2)
 
 
 def test_switched_links_bring_their_lightpath_and_fixed_ones_their_glass() -> None:

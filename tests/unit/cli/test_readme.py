@@ -27,7 +27,7 @@ def test_its_commands_on_paper_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Path(name).write_text(text)
     block = README[README.index("    bellhop check my-network.yaml") : README.index("`--at 2026")]
     commands = [re.split(r"\s{2,}", line.strip())[0].split()[1:] for line in block.strip().splitlines()]
-    assert len(commands) == 10
+    assert len(commands) == 12
     for words in commands[1:]:
         done = CliRunner().invoke(bellhop, words)
         assert done.exit_code == 0, (words, done.output)

@@ -98,6 +98,22 @@ def test_key_shares_go_over_disjoint_paths() -> None:
     assert (short["constraint"], short["best"]) == ("shares", 4)  # two relayed, one switched, one over repeaters
 
 
+def test_a_split_key_adds_up() -> None:
+    answer = routed("key", "secoqc", "BRT", "ERD", "--split", "2")
+    assert sorted(path["nodes"] for path in answer["paths"]) == [["BRT", "GUD", "ERD"], ["BRT", "SIE", "ERD"]]
+    assert answer["rate_bps"] == pytest.approx(sum(path["rate_bps"] for path in answer["paths"]))
+    too_much = refused("key", "secoqc", "BRT", "ERD", "--split", "2", "--rate", "1e6")
+    assert (too_much["constraint"], too_much["best"]) == ("rate_bps", pytest.approx(answer["rate_bps"]))
+
+
+def test_key_from_pools_over_a_horizon() -> None:
+    free = routed("key", "sandbox", "alice", "relay1", "--max-trusted-nodes", "0")["rate_bps"]
+    answer = routed("key", "sandbox", "alice", "relay1", "--horizon-s", "600", "--pool", "relay1,alice=75000", "--rate", "4500")
+    assert answer["rate_bps"] == pytest.approx(free + 75_000 * 8 / 600)
+    lasts_s = 75_000 * 8 / (4500 - free)
+    assert f"the pool of alice -- relay1 is down to its minimum after {lasts_s:.6g} s at 4500 bit/s" in answer["explanation"]
+
+
 @pytest.mark.parametrize("ends", [("alice", "bob"), ("alice:q9", "bob:q9"), ("ocs1:1", "ocs2:9")], ids=" ".join)
 def test_light(ends: tuple[str, str]) -> None:
     answer = routed("light", "sandbox", *ends)
@@ -132,6 +148,11 @@ def test_classical() -> None:
         (("key", "sandbox", "alice"), ("Missing argument 'DST'",)),
         (("entanglement", "sandbox", "alice", "bob", "--min-fidelity", "1.5"), ("--min-fidelity", "1.5")),
         (("key", "sandbox", "alice", "bob", "--shares", "0"), ("--shares",)),
+        (("key", "sandbox", "alice", "bob", "--shares", "2", "--split", "2"), ("--shares", "--split")),
+        (("key", "sandbox", "alice", "bob", "--horizon-s", "600"), ("--horizon-s and --pool",)),
+        (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice=5"), ("alice=5 names no pool",)),
+        (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,bob=nan"), ("nan",)),
+        (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,rely1=5"), ("did you mean relay1",)),
     ],
 )
 @pytest.mark.parametrize("output", ["json", "table"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from apps.kme.vault import Vault
 from controller.southbound.device import KeyRelay
 
 PATH = ["alice", "relay", "bob"]
+DIAMOND = [PATH, ["alice", "other", "bob"]]
 SAES = {"alice": "a", "bob": "b"}
 BLOCK_BYTES = 4096
 
@@ -30,19 +33,20 @@ def entry(at: str, **more: Any) -> KeyRelay:
 
 
 class Network:
-    """Alice, a trusted node and Bob. `tamper` sees every message between them and may put another in its place, or raise."""
+    """Alice, a trusted node and Bob, or such along several paths. `tamper` sees every message between them and may put another in its place, or raise."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, paths: Sequence[Sequence[str]] = (PATH,)) -> None:
+        self.hops = [hop for path in paths for hop in pairwise(path)]
         self.vaults: dict[str, Vault] = {}
         self.relays: dict[str, Relay] = {}
         self.seen: list[tuple[str, str, RelayMessage]] = []
         self.tamper: Callable[[RelayMessage], RelayMessage] = lambda message: message
-        for name in PATH:
+        for name in dict.fromkeys(name for hop in self.hops for name in hop):
             self.vaults[name] = Vault(directory / f"{name}.db", bytes(32), name, 1 << 20)
             self.relays[name] = Relay(self.settings(name, directory), self.vaults[name], self.calls_of(name))
 
     def settings(self, name: str, directory: Path) -> KmeSettings:
-        peers = {"alice": ["relay"], "relay": ["alice", "bob"], "bob": ["relay"]}[name]
+        peers = [there for hop in self.hops for here, there in (hop, hop[::-1]) if here == name]
         nowhere = directory / "nowhere"
         return KmeSettings(
             id=name,
@@ -85,9 +89,30 @@ async def network(directory: Path, **more: Any) -> AsyncIterator[Network]:
     made = Network(directory)
     for name in PATH:
         assert await made.relays[name].change([entry(name, **more)], []) == []
+    async with working(made):
+        yield made
+
+
+@asynccontextmanager
+async def split(directory: Path, rates_bps: Sequence[float], stock_keys: int) -> AsyncIterator[Network]:
+    """A service whose keys are split over the two paths of the diamond."""
+    made = Network(directory, DIAMOND)
+    entries: dict[str, list[KeyRelay]] = {}
+    for number, (path, rate_bps) in enumerate(zip(DIAMOND, rates_bps, strict=True)):
+        for left, here, right in zip((None, *path), path, (*path[1:], None), strict=False):
+            one = KeyRelay("svc", ("a", "b"), left, right, rate_bps, number, split=len(DIAMOND), stock_keys=stock_keys)
+            entries.setdefault(here, []).append(one)
+    for name, of in entries.items():
+        assert await made.relays[name].change(of, []) == []
+    async with working(made):
+        yield made
+
+
+@asynccontextmanager
+async def working(made: Network) -> AsyncIterator[None]:
     work = [asyncio.create_task(relay.run()) for relay in made.relays.values()]
     try:
-        yield made
+        yield
     finally:
         for task in work:
             task.cancel()
@@ -197,6 +222,38 @@ async def test_the_rate_bounds_what_is_relayed(tmp_path: Path) -> None:
         assert 4 <= made.vaults["alice"].ready("svc", "master") <= 4 + 1.7 * 4
 
 
+async def test_the_rates_of_a_split_add_up_and_each_path_carries_whole_keys(tmp_path: Path) -> None:
+    async with split(tmp_path, [1024.0, 2048.0], stock_keys=64) as made:
+        for hop in made.hops:
+            made.feed(*hop, size=1 << 16)
+        begun = time.monotonic()
+        await until(lambda: made.vaults["alice"].ready("svc", "master") >= 24)
+        # 4 and 8 keys a second, and as many saved up at the start
+        ready = made.vaults["alice"].ready("svc", "master")
+        assert ready <= 12 + (time.monotonic() - begun + 1) * 12
+        carried = {caller: message.share for caller, _, message in made.seen if caller in ("relay", "other")}
+        assert carried == {"relay": 0, "other": 1}
+        assert all(message.shares == 1 for _, _, message in made.seen)
+        got = made.vaults["alice"].deliver_new("a", "b", 256, 12)
+        assert made.vaults["bob"].deliver_named("a", "b", [key_id for key_id, _ in got]) == got
+
+
+async def test_a_path_of_a_split_without_key_holds_up_no_other(tmp_path: Path) -> None:
+    async with split(tmp_path, [1e6, 1e6], stock_keys=4) as made:
+        made.feed("alice", "other")
+        made.feed("other", "bob")
+        await until(lambda: all(made.vaults[end].ready("svc", "master") >= 4 for end in ("alice", "bob")))
+        assert {message.share for _, _, message in made.seen} == {1}
+        one = next(entry for entry in made.relays["alice"].entries.values() if entry.share == 1)
+        assert await made.relays["alice"].change([], [one]) == []
+        made.feed("alice", "relay")
+        made.feed("relay", "bob")
+        made.vaults["alice"].deliver_new("a", "b", 256, 4)
+        made.relays["alice"].wake(["svc"])
+        await until(lambda: made.vaults["alice"].ready("svc", "master") >= 4)
+        assert made.seen[-1][2].share == 0, "the path that is left goes on by itself"
+
+
 async def test_entries_change_all_or_none_and_last(tmp_path: Path) -> None:
     async with network(tmp_path) as made:
         relay = made.relays["alice"]
@@ -220,6 +277,9 @@ async def test_entries_change_all_or_none_and_last(tmp_path: Path) -> None:
         ({"saes": ("x", "b")}, "not served"),
         ({"saes": ("a", "a")}, "two different SAE"),
         ({"share": 1}, "share must be"),
+        ({"share": 2, "split": 2}, "share must be"),
+        ({"shares": 2, "split": 2}, "one of them must be 1"),
+        ({"split": 0}, "at least 1"),
         ({"rate_bps": 0.0}, "rate_bps"),
         ({"rate_bps": float("nan")}, "rate_bps"),
         ({"key_bits": 255}, "key_bits"),

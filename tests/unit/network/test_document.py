@@ -193,3 +193,31 @@ def test_any_document_is_read_or_refused_with_faults(nodes: object, links: objec
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(WrongDocument):
         document.parse(data, "f")
+
+
+NUMBERS = {
+    "repeater": ["t1_s", "t2_s", "memories"],
+    "optical-switch": ["ports", "insertion_loss_db"],
+    "fibre": ["length_km", "loss_db", "loss_db_per_km", "raman_per_km_nm"],
+    "qkd": ["rate_bps", "qber"],
+    "entanglement": ["rate_hz", "fidelity"],
+    "ethernet": ["capacity_mbps", "latency_ms"],
+}
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "-1", "1e300"])
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in NUMBERS.items() for field in fields])
+def test_a_figure_that_is_no_number_or_beyond_all_sense_is_named(kind: str, field: str, value: str) -> None:
+    if kind in ("repeater", "optical-switch"):
+        text, path = f"name: n\nnodes:\n  a: {{kind: {kind}, {field}: {value}}}", f"net.yaml:3: nodes.a.{field}: "
+    else:
+        ends = "name: n\nnodes: {a: {kind: trusted-node}, b: {kind: trusted-node}}\nlinks:"
+        text, path = f"{ends}\n  - {{kind: {kind}, ends: [a, b], {field}: {value}}}", f"net.yaml:4: links[0].{field}: "
+    assert any(line.startswith(path) for line in faults(text))
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", ".nan", "-0.1"])
+def test_a_swap_that_never_succeeds_is_named(value: str) -> None:
+    assert faults(f"name: n\nnodes:\n  a: {{kind: repeater, swap: {{success: {value}}}}}")[0].startswith(
+        "net.yaml:3: nodes.a.swap.success: "
+    )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from controller.southbound.device import Diff, FlowRule
+from controller.services.reconciler import DeviceView
+from controller.southbound.device import Diff, FlowRule, State
 from controller.southbound.discovery.discovery import COOKIES
 
 CONNECTIVITY = {"kind": "connectivity", "request": {"ends": ["h1", "h4"]}}
@@ -43,6 +44,21 @@ async def test_avoid_may_be_given_again(controller: Any) -> None:
     query = [("src", "alice"), ("dst", "bob"), ("avoid", "relay1"), ("avoid", "relay3")]
     answer = await controller.ask("GET", "/api/v1/routes/key", params=query)
     assert answer["trusted_nodes"] == []
+
+
+async def test_a_split_and_what_the_pools_give(controller: Any) -> None:
+    query = {"src": "alice", "dst": "bob", "split": "2"}
+    answer = await controller.ask("GET", "/api/v1/routes/key", params=query)
+    assert answer["rate_bps"] == pytest.approx(sum(path["rate_bps"] for path in answer["paths"])) and len(answer["paths"]) == 2
+    await controller.ask("GET", "/api/v1/routes/key", 422, params=query | {"shares": "2"})
+    views = controller.daemon.reconciler.views
+    for name, peer, held in (("relay1", "alice", 75_000), ("alice", "relay1", 100_000)):
+        views[name] = DeviceView(State(pool_bytes={peer: held}))
+    query = {"src": "alice", "dst": "relay1", "horizon_s": "600", "prefer": "fewest-trusted-nodes"}
+    answer = await controller.ask("GET", "/api/v1/routes/key", params=query)
+    assert any("plus 1000 bit/s of its pool, over qkd:alice--relay1" in line for line in answer["explanation"])
+    assert any("the pool of alice -- relay1" in line for line in answer["explanation"])
+    await controller.ask("GET", "/api/v1/routes/key", 422, params=query | {"horizon_s": "0"})
 
 
 async def test_a_route_that_is_not(controller: Any) -> None:
