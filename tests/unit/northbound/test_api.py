@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from controller.services.reconciler import DeviceView
+from controller.services.device_view import DeviceView
 from controller.southbound.device import Diff, FlowRule, State
 from controller.southbound.discovery.discovery import COOKIES
 
@@ -53,7 +53,7 @@ async def test_a_split_and_what_the_pools_give(controller: Any) -> None:
     await controller.ask("GET", "/api/v1/routes/key", 422, params=query | {"shares": "2"})
     views = controller.daemon.reconciler.views
     for name, peer, held in (("relay1", "alice", 75_000), ("alice", "relay1", 100_000)):
-        views[name] = DeviceView(State(pool_bytes={peer: held}))
+        views[name] = DeviceView(name, lambda: None, State(pool_bytes={peer: held}))
     query = {"src": "alice", "dst": "relay1", "horizon_s": "600", "prefer": "fewest-trusted-nodes"}
     answer = await controller.ask("GET", "/api/v1/routes/key", params=query)
     assert any("plus 1000 bit/s of its pool, over qkd:alice--relay1" in line for line in answer["explanation"])
