@@ -218,6 +218,8 @@ def _simulated(chain: _Chain, standard_error: float) -> Delivery:
     if found is None:
         raise TooRare(f"swap_success must be higher to be evaluated: {len(chain.links)} links deliver too rarely to be simulated")
     error = f"standard error {found.time_error:.2%} in rate, {found.fidelity_error:.2%} in fidelity"
+    if max(found.time_error, found.fidelity_error) > standard_error:
+        error += f" (with all the effort it may take, {standard_error:.2%} was aimed at)"
     method = f"swap as soon as possible, simulated, {found.deliveries} deliveries"
     return Delivery(1 / found.mean_s, chain.state(found.kept_xy, found.kept_z), method, error)
 
