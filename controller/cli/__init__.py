@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import click
 
@@ -60,4 +61,6 @@ def bellhop() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # routes solve many small systems of equations, for which threads cost three times what they give; read when numpy is loaded
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     bellhop.main(prog_name="bellhop")
