@@ -119,12 +119,22 @@ class Row:
 
     async def start_controller(self, until: Callable[[], Any] | None = None) -> None:
         """Until all is connected, unless it is to be waited for something else."""
-        command = [*BELLHOP, "run", "--config", str(self.workspace.settings), "--verbose"]
-        with (self.workspace.directory / "controller.log").open("ab") as log:
-            self._controller = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        await self._launch()
         await self.until(until or self._ready)
 
+    async def _launch(self) -> None:
+        command = [*BELLHOP, "run", "--config", str(self.workspace.settings), "--verbose"]
+        with self._log.open("ab") as log:
+            self._controller = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    @property
+    def _log(self) -> Path:
+        return self.workspace.directory / "controller.log"
+
     async def _ready(self) -> bool:
+        assert self._controller is not None
+        if self._controller.poll() is not None and "is taken" in self._log.read_text().splitlines()[-1]:
+            await self._launch()  # while none ran, somebody's outgoing connection had the port
         try:
             return bool((await self.api("GET", "/readyz"))["ready"])
         except aiohttp.ClientError:

@@ -75,6 +75,7 @@ STEPS = st.lists(st.tuples(WANTS | WANTS | OTHERS, ROUNDS), min_size=4, max_size
 """What happens, and which switches are connected to the controller in the round after it."""
 
 
+@pytest.mark.timeout(1800)
 @settings(deadline=None)
 @given(STEPS, FAULTS)
 def test_no_light_strays_whatever_fails_and_all_is_as_wanted_when_it_is_over(

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -186,6 +187,7 @@ def prefixes(found: Mapping[Way, Joined]) -> set[Way]:
     return {way[:end] for way in found for end in range(1, len(way) + 1)}
 
 
+@pytest.mark.timeout(1800)
 @given(st.data())
 def test_light_is_never_on_half_a_way_that_it_was_not_on_before_or_is_to_be_on(data: st.DataObject) -> None:
     """Where light has one way on, and comes from one end."""
@@ -200,6 +202,7 @@ def test_light_is_never_on_half_a_way_that_it_was_not_on_before_or_is_to_be_on(d
     assert now == after
 
 
+@pytest.mark.timeout(1800)
 @given(st.data())
 def test_where_light_divides_half_a_way_is_lit_only_through_what_other_light_or_others_need(data: st.DataObject) -> None:
     """Splitters, filters, wavelength switches, and cross-connects of others; what stays whole is not interrupted for what changes."""
@@ -223,6 +226,7 @@ def _module(network: Topology, end: str) -> Module:
     return network.node(name).modules[module]
 
 
+@pytest.mark.timeout(1800)
 @given(st.data())
 def test_behind_a_switch_that_does_not_answer_only_what_is_dark_is_taken_apart(data: st.DataObject) -> None:
     """All that the switches hold is to be gone, or a part of it; some of them cannot be changed."""
