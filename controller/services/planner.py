@@ -36,6 +36,7 @@ from controller.routing.refusal import NoRoute
 from controller.services.app import App, Plan
 from controller.services.ledger import ALWAYS, Entry, Ledger, Reservation
 from controller.services.service import Service, promised
+from controller.services.turn import Turn
 
 
 class WrongRequest(ValueError):
@@ -139,6 +140,7 @@ class _Replica:
 _replicas: dict[str, _Replica] = {}  # in the worker process only, by the network's name
 YOUNG = 20_000
 """After so many new objects the worker's garbage is collected: plans are many objects, no garbage, and nobody waits for a slice of it."""
+PLANS_PER_PART = 8
 ENTRIES_PER_PART = 100
 """So many services' entries of the ledger are pickled at a time, so that the event loop does not stand still."""
 
@@ -159,9 +161,10 @@ def _alone(replica: _Replica, work: Callable[..., Any], *arguments: Any) -> Any:
     return work(replica.topology, *arguments)
 
 
-def _plans(replica: _Replica, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int) -> bytes:
-    """Pickled, so that it is the event loop that unpickles them, and no thread that competes with it."""
-    return pickle.dumps(plan_in_order(replica.topology, replica.ledger, wanted, but, now_s, revision, replica.ahead), -1)
+def _plans(replica: _Replica, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int) -> list[bytes]:
+    """Pickled a few at a time, so that the event loop unpickles them in short turns, and no thread that competes with it does."""
+    answers = plan_in_order(replica.topology, replica.ledger, wanted, but, now_s, revision, replica.ahead)
+    return [pickle.dumps(answers[start : start + PLANS_PER_PART], -1) for start in range(0, len(answers), PLANS_PER_PART)]
 
 
 def plan_in_order(
@@ -276,8 +279,11 @@ class Planner:
         Shorter than `services` when a plan needs companions: that plan is the last.
         """
         wanted = [Wanted.of(service) for service in services]
-        answer = await self._run(topology, ledger, _plans, wanted, but or {}, now_s, ledger.revision)
-        found: list[Plan | Exception] = pickle.loads(answer)  # noqa: S301 - from our own worker
+        found: list[Plan | Exception] = []
+        turn = Turn()
+        for part in await self._run(topology, ledger, _plans, wanted, but or {}, now_s, ledger.revision):
+            found += pickle.loads(part)  # noqa: S301 - from our own worker
+            await turn.pause()
         return found
 
     async def compute(self, topology: Topology, work: Callable[..., Any], *arguments: Any) -> Any:

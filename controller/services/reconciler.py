@@ -43,7 +43,7 @@ LONG_TABLE = 500
 """So many items of a device, read or wanted, are compared beside the event loop."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
-GATHER_S = 0.3
+GATHER_S = 0.5
 """How long to wait after a round while many services are being planned."""
 _UNREAD = State()
 

@@ -7,7 +7,7 @@ import gc
 import math
 import select
 import selectors
-from time import thread_time
+from time import monotonic, thread_time
 
 from controller.telemetry.histogram import Histogram
 
@@ -19,8 +19,8 @@ GARBAGE = 700, 2, 1_000_000
 (after 10, as it is by default, that takes 10 ms), and the last one never by itself."""
 _PASSES = 4
 """Passes over the middle generation before one over the last: some eight thousand new objects, a few milliseconds."""
-_LOOKS = 50
-"""Passes over the last generation between two looks at how much has been put aside."""
+_BETWEEN_S = 3600.0
+"""Between two passes over everything, which at ten thousand services take a second."""
 
 
 class ShortTurns(asyncio.SelectorEventLoop):
@@ -38,7 +38,7 @@ class ShortTurns(asyncio.SelectorEventLoop):
         """Have the garbage collector look through new objects only. What is there now is put aside, and so is what survives from now on.
 
         Otherwise a pass over the last generation looks through the whole network and all its sessions, for tens of milliseconds. Only
-        when what was put aside has doubled, garbage that only such a pass can find included, there is one over all of it.
+        when what was put aside has doubled, garbage that only such a pass can find included, there is one over all of it, once an hour at most.
         """
         gc.set_threshold(*GARBAGE)
         self._between.collector = _Collector()
@@ -46,8 +46,7 @@ class ShortTurns(asyncio.SelectorEventLoop):
 
 class _Collector:
     def __init__(self) -> None:
-        self._passes = 0
-        self._aside = self._look_through_all()
+        self._aside, self._next_s = self._look_through_all(), monotonic() + _BETWEEN_S
 
     def due(self) -> bool:
         return gc.get_count()[2] >= _PASSES
@@ -55,9 +54,10 @@ class _Collector:
     def look_through(self) -> None:
         gc.collect()
         gc.freeze()
-        self._passes += 1
-        if self._passes % _LOOKS == 0 and gc.get_freeze_count() > 2 * self._aside:
-            self._aside = self._look_through_all()
+        if monotonic() >= self._next_s:
+            self._next_s = monotonic() + _BETWEEN_S
+            if gc.get_freeze_count() > 2 * self._aside:
+                self._aside = self._look_through_all()
 
     def _look_through_all(self) -> int:
         gc.unfreeze()
