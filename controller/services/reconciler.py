@@ -327,11 +327,13 @@ class Reconciler:
         joins = self._joins(work)
         light = await self._light_order(work, joins)
         self._darken(work, light, held | refused.keys())
-        self.waiting = set()
+        waiting = set[str]()
         # pure, and long when there is much to do
         for stage in await asyncio.to_thread(stages, [change.whole for change in work.values()], light):
             if joins:
-                troubles |= self._wait(work, stage, light, joins)
+                told = self._wait(work, stage, light, joins)
+                waiting |= told.keys()
+                troubles |= told
             calls = await self._part(work, stage)
             if joins and self._refuse(work, [change.whole for change in calls.values()], joins, refused):
                 _drop(work, set(), set(refused))
@@ -350,6 +352,7 @@ class Reconciler:
             if down or lost:
                 failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
                 _drop(work, down, lost)
+        self.waiting = waiting
         left = await self._read(touched, forget=True)
         for name, trouble in troubles.items():  # that it can be read is no answer to why it is not changed
             if name not in touched or (name in left and not left[name].empty):
@@ -394,7 +397,6 @@ class Reconciler:
             _drop(work, set(), {owners[item] for item in whole.add if isinstance(item, Join) and not ports.isdisjoint(ends(item))} - {""})
             sources = (f"{source} ({self.views[source].trouble or 'no session'})" for source in sorted({*late.values()}))
             told[name] = f"light may still come from {', '.join(sources)}: what passes it is taken apart when it is put out there"
-        self.waiting |= told.keys()
         return told
 
     async def _part(self, work: Work, stage: Mapping[str, Diff]) -> Work:

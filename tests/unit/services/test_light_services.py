@@ -117,6 +117,22 @@ async def test_a_service_that_is_told_of_drift_only_is_not_led_around_what_someb
         assert connects(net)["ocs1"] == {CrossConnect(2, 9)}
 
 
+async def test_what_is_kept_until_its_light_is_out_is_planned_for_nobody_else(net: Running) -> None:
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="l")
+        await net.reaches("l", "ACTIVE")
+        net.devices["ocs1"].up = False
+        await net.desk.remove("l")
+        await net.reaches("l", "REMOVING", reason="ocs2: light may still come from ocs1")
+        (kept,) = connects(net)["ocs2"]
+        held = {each.resource for each in net.desk.ledger().entries["what ocs2 may still hold"]}
+        assert held == {f"port:ocs2:{kept.ingress}", f"port:ocs2:{kept.egress}"}
+        net.devices["ocs1"].up = True
+        net.reconciler.renew("ocs1")
+        await net.until(lambda: not net.book.services)
+        assert "what ocs2 may still hold" not in net.desk.ledger().entries
+
+
 async def test_a_path_that_must_change_is_set_although_drift_is_only_reported(net: Running) -> None:
     async with net.running():
         await net.desk.create("lightpath", {**LIGHT, "on_drift": "report"}, name="l")
