@@ -14,11 +14,10 @@ from controller.telemetry.histogram import Histogram
 _LONG_S = 0.003
 """After a turn that took so much processor time, fewer ready connections are taken up in the next."""
 _MOST_AT_ONCE = 64
-GARBAGE = 700, 2, 1_000_000
-"""After how many new objects, and then passes over the generation before, the collector looks through each: the middle one while it is small
-(after 10, as it is by default, that takes 10 ms), and the last one never by itself."""
-_PASSES = 4
-"""Passes over the middle generation before one over the last: some eight thousand new objects, a few milliseconds."""
+_YOUNG = 2000
+"""So many new objects the collector looks through in one pass between turns, which takes it a millisecond."""
+GARBAGE = 50_000, 10, 1_000_000
+"""After how many new objects, and then passes over the generation before, it looks through each by itself: when a turn makes very many."""
 _BETWEEN_S = 3600.0
 """Between two passes over everything, which at ten thousand services take a second."""
 
@@ -35,7 +34,7 @@ class ShortTurns(asyncio.SelectorEventLoop):
         super().__init__(self._between)
 
     def collect_in_short_passes(self) -> None:
-        """Have the garbage collector look through new objects only. What is there now is put aside, and so is what survives from now on.
+        """Have the garbage collector look through new objects only. What is there now is put aside, and so is what survives its first pass.
 
         Otherwise a pass over the last generation looks through the whole network and all its sessions, for tens of milliseconds. Only
         when what was put aside has doubled, garbage that only such a pass can find included, there is one over all of it, once an hour at most.
@@ -49,11 +48,11 @@ class _Collector:
         self._aside, self._next_s = self._look_through_all(), monotonic() + _BETWEEN_S
 
     def due(self) -> bool:
-        return gc.get_count()[2] >= _PASSES
+        return gc.get_count()[0] >= _YOUNG
 
     def look_through(self) -> None:
-        gc.collect()
-        gc.freeze()
+        gc.collect(0)
+        gc.freeze()  # what stays is looked at once; most of what goes needs no collector
         if monotonic() >= self._next_s:
             self._next_s = monotonic() + _BETWEEN_S
             if gc.get_freeze_count() > 2 * self._aside:
