@@ -24,6 +24,7 @@ from controller.services.planner import Planner, checked
 from controller.services.reconciler import Reconciler
 from controller.services.service import Service, promised
 from controller.services.setup_times import SetupTimes
+from controller.services.turn import Turn
 from controller.telemetry.events import EventLog
 
 log = logging.getLogger(__name__)
@@ -162,11 +163,14 @@ class Planning:
 
         A service whose companion finds no way is planned again, too. Returns those that moved, and those that did not with the reason.
         """
-        found = (self.book.services.get(name) for name in set(names))
-        # only what orders them: to hold ten thousand as they were would be to let go of them all at once
-        ordered = sorted((-each.priority, each.created_s, each.id) for each in found if each is not None)
+        ordered, turn = list[tuple[int, float, str]](), Turn()
+        for name in set(names):
+            if (service := self.book.services.get(name)) is not None:
+                ordered.append((-service.priority, service.created_s, name))
+            await turn.pause()
+        ordered.sort()
+        await turn.pause()
         queue = deque(name for _, _, name in ordered)
-        await asyncio.sleep(0)
         with self.reconciler.gathering() if len(queue) > BATCH else nullcontext():
             return await self._replan(queue)
 

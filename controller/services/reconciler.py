@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from controller.network.topology import Topology
 from controller.routing.light.plant import Plant, build
@@ -23,7 +23,7 @@ from controller.services.device_view import DeviceView
 from controller.services.light_order import LightOrder, in_order
 from controller.services.light_safety import Join, after, ends, unsafe
 from controller.services.stages import stages
-from controller.services.turn import Turn, together
+from controller.services.turn import Turn, let_go, together
 from controller.southbound.device import (
     Device,
     DeviceError,
@@ -41,11 +41,14 @@ from controller.southbound.openflow.change import used
 
 LONG_TABLE = 500
 """So many items of a device, read or wanted, are compared beside the event loop."""
+PIECE = 200
+"""So many items are looked through before others have their turn."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 GATHER_S = 0.5
 """How long to wait after a round while many services are being planned."""
 _UNREAD = State()
+_JOINS = frozenset(get_args(Join))
 
 
 class Change(NamedTuple):
@@ -159,15 +162,18 @@ class Reconciler:
                 each = self.views[name].deviations.due(each, now_s, self.verdict_s)
                 each = self._without_reported(each)
                 if not each.empty:
-                    work[name] = self._owned(each, held)
+                    work[name] = await self._owned(each, held)
                     await turn.pause()
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused, held)
             # with those that were found when the changes were read back
             self._next_verdict_s = min((view.deviations.next_s(now_s, self.verdict_s) for view in self.views.values()), default=math.inf)
+            await let_go(diffs, work)
+        refused = {name: why for name, why in refused.items() if self._current(name, against)}
+        await let_go(against)
         concerned, self._concerned = self._concerned, set()
-        await self.settled(frozenset(looked_at), concerned, {name: why for name, why in refused.items() if self._current(name, against)})
+        await self.settled(frozenset(looked_at), concerned, refused)
         return failed
 
     def _current(self, service: str, against: Mapping[str, Desired]) -> bool:
@@ -198,17 +204,18 @@ class Reconciler:
             short = max(len(state.items), len(desired.wanted)) < LONG_TABLE
             diffs[name] = view.diff = diff(*compared) if short else await asyncio.to_thread(diff, *compared)
             view.against = desired
-            earlier = (before[name] or _UNREAD).items
+            held, wanted_then = before.pop(name), wanted_before.pop(name)  # to let go of all at the end would take a slice of its own
+            earlier = (held or _UNREAD).items
             view.darkened -= state.items
             view.lost = {item for item in diffs[name].add if (item in earlier or item in view.lost) and item not in view.darkened}
             if view.renewed:
                 view.renewed = False
                 view.deviations.forget()
-            elif (held := before[name]) is not None:
+            elif held is not None:
                 astray = (item for item in diffs[name].add if item in held.items and item not in view.darkened)
-                in_place = {item for item in astray if _patient(item, wanted_before[name], desired)}
+                in_place = {item for item in astray if _patient(item, wanted_then, desired)}
                 view.deviations.note(diffs[name], in_place, desired.absent, asyncio.get_running_loop().time())
-            self._concerned.update(_concerned(before[name], state, diffs[name], desired))
+            self._concerned.update(_concerned(held, state, diffs[name], desired))
             await turn.pause()
         return diffs
 
@@ -241,16 +248,17 @@ class Reconciler:
                 held |= {service for service, items in desired.present.items() if not known.issuperset(items)}
         return held
 
-    def _owned(self, each: Diff, held: Container[str]) -> Change:
+    async def _owned(self, each: Diff, held: Container[str]) -> Change:
         """The diff with whose its items are; without those of services that are held, and what somebody else has had the device compared
         for meanwhile."""
         wanted = (self.views[each.device].against or self.book.of(each.device)).wanted
         services = self.book.services
-        flows = any(isinstance(item, FlowRule | Group | Meter) for item in each.remove)
+        kinds = set(map(type, each.remove))
+        flows = kinds & {FlowRule, Group, Meter}
         cookies = {_cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
 
         users: dict[object, str] = {}
-        if any(isinstance(item, Group | Meter) for item in each.remove) and (state := self.views[each.device].state) is not None:
+        if kinds & {Group, Meter} and (state := self.views[each.device].state) is not None:
             users = _users(state.items, cookies)
 
         def leaving(item: Item) -> str:
@@ -263,8 +271,13 @@ class Reconciler:
                     return item.service
             return ""
 
-        owners = {item: wants[-1] for item in each.add if (wants := wanted.get(item)) and wants[-1] not in held}
-        owners |= {item: owner for item in each.remove if (owner := leaving(item)) not in held}
+        owners: dict[Item, str] = {}
+        turn = Turn()
+        for start in range(0, max(len(each.add), len(each.remove)), PIECE):
+            piece = slice(start, start + PIECE)
+            owners |= {item: wants[-1] for item in each.add[piece] if (wants := wanted.get(item)) and wants[-1] not in held}
+            owners |= {item: owner for item in each.remove[piece] if (owner := leaving(item)) not in held}
+            await turn.pause()
         return Change(each if len(owners) == len(each.add) + len(each.remove) else _within(each, owners), owners)
 
     async def _check(self, work: Work, refused: dict[str, str]) -> set[str]:
@@ -413,7 +426,7 @@ class Reconciler:
 
     def _joins(self, work: Work) -> dict[str, set[Join]]:
         """What lets light pass now, on every device where it may; empty when the work has nothing to do with light."""
-        lit = [name for name, change in work.items() if any(isinstance(item, Join) for item in (*change.whole.add, *change.whole.remove))]
+        lit = [name for name, change in work.items() if not _JOINS.isdisjoint(map(type, change.owners))]
         if not lit:
             return {}
         held: dict[str, Iterable[Item]] = {}

@@ -14,8 +14,8 @@ from controller.telemetry.histogram import Histogram
 _LONG_S = 0.003
 """After a turn that took so much processor time, fewer ready connections are taken up in the next."""
 _MOST_AT_ONCE = 64
-_YOUNG = 2000
-"""So many new objects the collector looks through in one pass between turns, which takes it a millisecond."""
+_YOUNG = 200
+"""So many new objects the collector looks through in one pass between turns: few, for each may refer to thousands."""
 GARBAGE = 50_000, 10, 1_000_000
 """After how many new objects, and then passes over the generation before, it looks through each by itself: when a turn makes very many."""
 _BETWEEN_S = 3600.0
