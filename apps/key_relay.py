@@ -77,7 +77,9 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
     promised: dict[str, float] = {}
     desired: dict[str, tuple[Item, ...]] = {}
     companions: list[Companion] = []
+    touches: set[str] = set()
     for share, path in enumerate(route.paths):
+        touches.update(path.nodes, path.links)
         rate_bps = path.rate_bps * wanted if request.split > 1 else request.rate_bps or route.rate_bps
         for left, here, right in zip((None, *path.nodes), path.nodes, (*path.nodes[1:], None), strict=False):
             entry = KeyRelay(
@@ -95,13 +97,13 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
             desired[here] = (*desired.get(here, ()), entry)
         for link_id in path.links:
             link = network.link(link_id)
+            touches.update(link.fibres)
             if link.switched and link_id not in promised:
                 companions.append(Companion("lightpath", {"ends": list(link.ends)}))
             promised[link_id] = promised.get(link_id, 0.0) + (rate_bps if request.rate_bps else 0.0)
-    names = {name for path in route.paths for name in path.nodes} | {name for path in route.paths for name in path.links}
     return Plan(
         desired=desired,
-        touches=frozenset(names | {fibre for name in names if name not in network.graph for fibre in network.link(name).fibres}),
+        touches=frozenset(touches),
         route=route.to_json(),
         reservations=tuple(Reservation(f"key:{link_id}", amount) for link_id, amount in promised.items()),
         companions=(*companions, *classical_channels(network, (pair for path in route.paths for pair in pairwise(path.nodes)))),

@@ -256,6 +256,11 @@ class Topology:
         told = ((link, windows.covering(each, now_s, now_s) is not None) for link, each in self._windows.items())
         return [events.LinkWindowChanged(link, is_open) for link, is_open in told if is_open == (link in self._shut)]
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether any link has availability windows."""
+        return bool(self._windows)
+
     def open_around(self, link: Link, moment_s: float) -> windows.Interval | None:
         """The longest interval around a moment in which the link and the glass it rides on are inside their windows.
 

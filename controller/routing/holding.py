@@ -54,6 +54,8 @@ def answer_at(topology: Topology, moment_s: float, compute: Callable[[Topology],
 
 def held(topology: Topology, moment_s: float, links: Iterable[str]) -> Holds | None:
     """The interval around a moment in which links (by id) that are usable then stay so; None where none of them has windows."""
+    if not topology.has_windows:
+        return None
     around = {link: topology.open_around(topology.link(link), moment_s) for link in links}
     bounded = {link: each for link, each in around.items() if each is not None and each != (-math.inf, math.inf)}
     if not bounded:

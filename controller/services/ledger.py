@@ -64,8 +64,6 @@ class _Account(NamedTuple):
 
     def peak(self, start_s: float, end_s: float) -> float | None:
         """The most promised at any moment within [start, end), where some reservation starts; None when nothing is."""
-        if not self.for_a_time:
-            return self.always / _UNIT if self.holders else None
         during = [each for each in self.for_a_time if each.start_s < end_s and each.end_s > start_s]
         if not during:
             return self.always / _UNIT if self.holders else None
@@ -188,37 +186,42 @@ class Ledger:
         while self._counted:
             service, counted = self._counted.popitem()
             entry = self._entries.get(service, ())
-            for each in counted:
-                self._account(each, -1)
-            for each in entry:
-                self._account(each, +1)
+            self._add(counted, -1)
+            self._add(entry, +1)
             kinds = _kinds(entry)
             for kind in _kinds(counted) - kinds:
                 self._holding[kind].discard(service)
             for kind in kinds:
                 self._holding.setdefault(kind, set()).add(service)
 
-    def _account(self, each: Reservation, sign: int) -> None:
-        """Add a reservation, or take it away."""
-        resource = each.resource
-        kind, _, name = resource.partition(":")
-        holders, always, for_a_time = self._accounts.get(resource, _NOTHING)
-        if each.start_s == -math.inf and each.end_s == math.inf:
-            holders, always = holders + sign, always + sign * _parts(each.amount)
-        elif sign > 0:
-            for_a_time = (*for_a_time, each)
-        else:
-            at = for_a_time.index(each)
-            for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
-        account = self._accounts[resource] = _Account(holders, always, for_a_time)
-        peak = account.peak(*ALWAYS)
-        if peak is None:
-            del self._accounts[resource], self._of_kind[kind][name]
-            return
-        if kind not in self._of_kind:
-            self._of_kind[kind] = Promised()
-        self._of_kind[kind][name] = peak
+    def _add(self, entry: Entry, sign: int) -> None:
+        """Add an entry's reservations to the accounts, or take them away. Each plan does so to every link of a path or two: it is made to be fast."""
+        accounts = self._accounts
+        for each in entry:
+            resource = each.resource
+            holders, always, for_a_time = accounts.get(resource, _NOTHING)
+            if each.start_s == -math.inf and each.end_s == math.inf:
+                holders, always = holders + sign, always + sign * _parts(each.amount)
+            elif sign > 0:
+                for_a_time = (*for_a_time, each)
+            else:
+                at = for_a_time.index(each)
+                for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
+            kind, name = _kind_and_name(resource)
+            if kind not in self._of_kind:
+                self._of_kind[kind] = Promised()
+            if for_a_time or holders:
+                accounts[resource] = account = _Account(holders, always, for_a_time)
+                self._of_kind[kind][name] = (account.peak(*ALWAYS) or 0.0) if for_a_time else always / _UNIT
+            else:
+                del accounts[resource], self._of_kind[kind][name]
+
+
+@lru_cache(65536)
+def _kind_and_name(resource: str) -> tuple[str, str]:
+    kind, _, name = resource.partition(":")
+    return kind, name
 
 
 def _kinds(entry: Entry) -> set[str]:
-    return {each.resource.partition(":")[0] for each in entry}
+    return {_kind_and_name(each.resource)[0] for each in entry}

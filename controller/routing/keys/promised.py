@@ -19,17 +19,14 @@ class Promised(UserDict[str, float]):
 
     def __setitem__(self, name: str, amount: float) -> None:
         self.data[name] = amount
-        self._note(name)
+        if len(self.changes) >= CHANGES_KEPT:
+            self.changes = []
+        self.changes.append(name)
 
     def __delitem__(self, name: str) -> None:
+        self[name] = self.data[name]  # noted as any other change
         del self.data[name]
-        self._note(name)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Told here because routing asks for every link of every path, and a UserDict takes three calls for it."""
         return self.data.get(name, default)
-
-    def _note(self, name: str) -> None:
-        if len(self.changes) >= CHANGES_KEPT:
-            self.changes = []
-        self.changes.append(name)
