@@ -1,7 +1,7 @@
 """Planning jobs on a `concurrent.futures.Executor`: the event loop never routes.
 
-The worker keeps a copy of the network and of the ledger. A job brings what changed since the worker last answered; a worker that has
-something else says what it has, and is sent what it lacks, or everything.
+The worker keeps a copy of the network and of the ledger. A job brings what changed since the last job; a worker that has something else
+says what it has, and is sent what it lacks, or everything.
 """
 
 from __future__ import annotations
@@ -118,6 +118,12 @@ class _Replica:
         self.ahead: dict[str, Entry | None] = {}
         """What the controller's ledger has where this one may have something else: most plans are kept, and then nothing is to be undone."""
         self.has = now._replace(ledger=-1)
+        self.told: dict[str, Entry | None] = {}
+        """Of the ledger, by the last news."""
+        self.job = 0
+        """The number of the last job that planned."""
+        self.planned: set[str] = set()
+        """For which services that job, and those that it went on from, planned."""
 
     def take(self, news: _News) -> bool:
         """Catch up. False when this replica is not one that the news are for."""
@@ -129,10 +135,12 @@ class _Replica:
         if news.whole is None:
             for event in news.events[at.network - since.network :]:
                 self.topology.apply(event)
+        self.told = {}
         for part in news.entries:
             told: dict[str, _Told | None] = pickle.loads(part)  # noqa: S301
             for service, entry in told.items():
-                self.ahead[service] = None if entry is None else tuple(Reservation(*each) for each in entry)
+                self.told[service] = None if entry is None else tuple(Reservation(*each) for each in entry)
+        self.ahead |= self.told
         self.has = now
         return True
 
@@ -161,9 +169,37 @@ def _alone(replica: _Replica, work: Callable[..., Any], *arguments: Any) -> Any:
     return work(replica.topology, *arguments)
 
 
-def _plans(replica: _Replica, wanted: Sequence[Wanted], but: Mapping[str, Entry | None], now_s: float, revision: int) -> list[bytes]:
-    """Pickled a few at a time, so that the event loop unpickles them in short turns, and no thread that competes with it does."""
-    answers = plan_in_order(replica.topology, replica.ledger, wanted, but, now_s, revision, replica.ahead)
+class _PlanJob(NamedTuple):
+    """What is to be planned when, on which revision of the ledger, with which entries in place of what it has.
+
+    `after` is the number of the job on whose plans this one counts, as if they had been kept; the entries are left as they are then.
+    """
+
+    number: int
+    after: int | None
+    wanted: Sequence[Wanted]
+    but: Mapping[str, Entry | None]
+    now_s: float
+    revision: int
+
+
+def _plans(replica: _Replica, job: _PlanJob) -> list[bytes]:
+    """Pickled a few at a time, so that the event loop unpickles them in short turns, and no thread that competes with it does.
+
+    Nothing when another job came between this and the one that it is to go on from, or that was another worker's.
+    """
+    but: Mapping[str, Entry | None] | None = job.but
+    if job.after is None:
+        replica.planned.clear()
+    elif job.after == replica.job:
+        but = None
+        for service in replica.told.keys() - replica.planned:
+            replica.ledger.put(service, replica.told[service])
+    else:
+        return []
+    answers = plan_in_order(replica.topology, replica.ledger, job.wanted, but, job.now_s, job.revision, replica.ahead)
+    replica.job = job.number
+    replica.planned.update(each.id for each in job.wanted)
     return [pickle.dumps(answers[start : start + PLANS_PER_PART], -1) for start in range(0, len(answers), PLANS_PER_PART)]
 
 
@@ -171,7 +207,7 @@ def plan_in_order(
     topology: Topology,
     ledger: Ledger,
     wanted: Sequence[Wanted],
-    but: Mapping[str, Entry | None],
+    but: Mapping[str, Entry | None] | None,
     now_s: float,
     revision: int,
     before: dict[str, Entry | None],
@@ -179,7 +215,7 @@ def plan_in_order(
     """Plans, or why there is none, one after the other on the ledger as it would be with the entries `but`.
 
     Each plan counts with what those before it reserve. It ends with the first plan that needs companions: what follows depends on them.
-    What `before` tells of is undone first. The ledger is left with all that; what it had instead is told to `before`.
+    What `before` tells of is undone first, unless `but` is None. The ledger is left with all that; what it had instead is told to `before`.
     """
     answers: list[Plan | Exception] = []
 
@@ -188,7 +224,8 @@ def plan_in_order(
         before.setdefault(service, had)
         return had
 
-    put_back(ledger, before, but)
+    if but is not None:
+        put_back(ledger, before, but)
     for each in wanted:
         had = put(each.id, None)
         try:
@@ -250,6 +287,9 @@ class Planner:
         self._executor = executor or _own_pool()
         self._subject: tuple[Topology | None, Ledger] = None, Ledger()
         self._has = _Has()
+        self._sending = asyncio.Lock()
+        """Jobs are sent in the order in which they were asked for."""
+        self._number = 0
         self.jobs = 0
         self.restarts = 0
 
@@ -273,15 +313,20 @@ class Planner:
         ledger: Ledger,
         now_s: float,
         but: Mapping[str, Entry | None] | None = None,
+        *,
+        going_on: bool = False,
     ) -> list[Plan | Exception]:
         """The plans of services in their order, as if each were planned and committed before the next; an exception where there is none.
 
-        Shorter than `services` when a plan needs companions: that plan is the last.
+        Shorter than `services` when a plan needs companions: that plan is the last. With `going_on` they count on the plans of the call
+        before, which need not be answered yet, as if these were committed; there are none when the worker cannot.
         """
+        after = self._number if going_on else None
+        self._number += 1
         wanted = [Wanted.of(service) for service in services]
         found: list[Plan | Exception] = []
         turn = Turn()
-        for part in await self._run(topology, ledger, _plans, wanted, but or {}, now_s, ledger.revision):
+        for part in await self._run(topology, ledger, _plans, _PlanJob(self._number, after, wanted, but or {}, now_s, ledger.revision)):
             found += pickle.loads(part)  # noqa: S301 - from our own worker
             await turn.pause()
         return found
@@ -294,23 +339,27 @@ class Planner:
         self.jobs += 1
         if self._subject[0] is not topology or self._subject[1] is not ledger:
             self._subject, self._has = (topology, ledger), _Has(uuid.uuid4().hex)
-        has = self._has
+        owner, has = self._has.owner, None
         for attempt in range(4):
-            executor = self._executor
-            news = await _news(has if attempt < 2 else _Has(has.owner), topology, ledger)
             try:
-                answer = await asyncio.wrap_future(executor.submit(_job, news, work, arguments))
+                async with self._sending:
+                    executor = self._executor
+                    if has is None:  # or what a worker said that it has
+                        has = self._has if self._has.owner == owner else _Has(owner)
+                    news = await _news(has if attempt < 2 else _Has(owner), topology, ledger)
+                    job = executor.submit(_job, news, work, arguments)
+                    if self._has.owner == owner:
+                        self._has = news.now  # when it comes to the next job
+                answer = await asyncio.wrap_future(job)
             except BrokenProcessPool:
                 if self._executor is executor:  # not replaced yet by another job that was in it
                     self.restarts += 1
                     self._executor = _own_pool()
-                has = _Has(has.owner)
+                has = _Has(owner)
                 continue
             if not isinstance(answer, _Has):
-                if self._has.owner == has.owner:
-                    self._has = news.now
                 return answer
-            has = answer if answer.owner == has.owner else _Has(has.owner)
+            has = answer if answer.owner == owner else _Has(owner)
         raise RuntimeError(f"the planner's worker process keeps dying in {work.__qualname__}; see the log for its last words")
 
     def close(self) -> None:

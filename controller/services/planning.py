@@ -30,8 +30,10 @@ from controller.telemetry.events import EventLog
 log = logging.getLogger(__name__)
 
 REPLANS = 5
-BATCH = 128
-"""So many services are planned by one job: between two the worker has nothing to do."""
+BATCH = 64
+"""So many services are planned by one job."""
+JOBS = 3
+"""So many jobs are under way, of which each counts on the plans of the one before: the worker never waits until these are kept."""
 CHUNK = 4
 """So many are kept by one change of the store, without a pause."""
 
@@ -178,30 +180,34 @@ class Planning:
         known = set(queue)
         moved: list[str] = []
         stuck: dict[str, str] = {}
-        batch: list[Service] = []
-        answers: Sequence[Plan | Exception] = []
-        while queue or batch:
-            if not batch:
-                batch = self._first(queue)
-                answers = await self._answers(batch, {})
-            outcomes = self._outcomes(batch, answers)
-            queue.extendleft(each.id for each in reversed(batch[len(outcomes) :]))
-            if not outcomes:
-                outcomes = await self._alone(queue.popleft())
-            families = [outcome for outcome in outcomes.values() if not isinstance(outcome, str)]
-            but = {each.id: promised(each.plan, each.interval_s) for family in families for each in family if each.plan is not None}
-            batch = self._first(queue)
-            async with asyncio.TaskGroup() as both:  # the worker plans what follows while these are kept
-                planned = both.create_task(self._answers(batch, but))
-                moved += await self._keep(outcomes)
-            answers = planned.result()
-            stayed = {name: why for name, why in outcomes.items() if isinstance(why, str) and name in self.book.services}
-            stuck |= stayed
-            for name in stayed:
-                if self.book.services[name].state == "DEGRADED":
-                    users = sorted(set(self.book.index.needing.of(name)) - known)
-                    known.update(users)
-                    queue.extend(users)
+        ahead: deque[tuple[list[Service], asyncio.Task[Sequence[Plan | Exception]]]] = deque()
+        going_on = False
+        async with asyncio.TaskGroup() as jobs:  # the worker plans what follows while these are kept
+            while queue or ahead:
+                while len(ahead) < JOBS and (batch := self._first(queue)):
+                    ahead.append((batch, jobs.create_task(self._answers(batch, going_on=going_on))))
+                    going_on = True
+                batch, outcomes = [], dict[str, Outcome]()
+                if ahead:
+                    batch, job = ahead.popleft()
+                    outcomes = self._outcomes(batch, await job)
+                whole = 0 < len(batch) == len(outcomes)
+                queue.extendleft(each.id for each in reversed(batch[len(outcomes) :]))
+                if not outcomes:
+                    outcomes = await self._alone(queue.popleft())
+                found, kept = await self._keep(outcomes)
+                moved += found
+                if not (whole and kept):  # what counts on these plans is planned again
+                    queue.extendleft(each.id for later, _ in reversed(ahead) for each in reversed(later))
+                    ahead.clear()
+                    going_on = False
+                stayed = {name: why for name, why in outcomes.items() if isinstance(why, str) and name in self.book.services}
+                stuck |= stayed
+                for name in stayed:
+                    if self.book.services[name].state == "DEGRADED":
+                        users = sorted(set(self.book.index.needing.of(name)) - known)
+                        known.update(users)
+                        queue.extend(users)
         return moved, stuck
 
     def _first(self, queue: deque[str]) -> list[Service]:
@@ -238,22 +244,23 @@ class Planning:
         except Exception as no:
             return {name: _why(service, no)}
 
-    async def _answers(self, batch: Sequence[Service], but: Mapping[str, Entry | None]) -> Sequence[Plan | Exception]:
-        """Plans on the ledger with the entries `but` in place of what it has."""
+    async def _answers(self, batch: Sequence[Service], *, going_on: bool) -> Sequence[Plan | Exception]:
+        """Plans on the ledger, or on what it will be with the plans of the batch before."""
         try:
-            return await self.planner.plans(batch, self.topology, self.ledger(), time.time(), but) if batch else []
+            return await self.planner.plans(batch, self.topology, self.ledger(), time.time(), going_on=going_on)
         except Exception as no:  # of the executor, not of an app
             return [no] * len(batch)
 
-    async def _keep(self, outcomes: Mapping[str, Outcome]) -> list[str]:
-        """Keep in the book what came of planning services, some at a time. Returns those that moved."""
+    async def _keep(self, outcomes: Mapping[str, Outcome]) -> tuple[list[str], bool]:
+        """Keep in the book what came of planning services, some at a time. Returns those that moved, and whether every plan was kept."""
         moved: list[str] = []
-        names = list(outcomes)
+        names, all_kept = list(outcomes), True
         for start in range(0, len(names), CHUNK):
             changed: list[Service] = []
             for name in names[start : start + CHUNK]:
                 service, outcome = self.book.services.get(name), outcomes[name]
                 if service is None or service.state == "REMOVING":  # it moved on while it was planned
+                    all_kept = False
                     continue
                 if isinstance(outcome, str):
                     changed += self._stay(service, outcome)
@@ -271,7 +278,7 @@ class Planning:
                 changed += [self._under_way(each, service) for each in companions]
             self.commit(changed)
             await asyncio.sleep(0)
-        return moved
+        return moved, all_kept
 
     def _stay(self, service: Service, why: str) -> list[Service]:
         """No other way was found for a service: what that changes of it depends on whether it still has the one it is on."""

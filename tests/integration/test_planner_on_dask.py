@@ -37,14 +37,16 @@ def test_the_same_plans_as_in_a_process_of_our_own(scheduler: str) -> None:
     async def plans(planner: Planner, topology: Topology) -> list[object]:
         return list(await asyncio.gather(*(planner.plan(each, topology, Ledger(), 0.0) for each in wanted * 3)))
 
-    with executor("pool") as pool, executor(scheduler.replace("tcp://", "dask://")) as dask:
-        ours, theirs = Planner(pool), Planner(dask)
-        assert asyncio.run(plans(theirs, network)) == asyncio.run(plans(ours, network))
+    async def compare(ours: Planner, theirs: Planner) -> None:
+        assert await plans(theirs, network) == await plans(ours, network)
         network.apply(LinkStateChanged("ethernet:s2--s3", up=False))
         network.apply(LinkStateChanged("qkd:relay1--relay2", up=False))
-        after = asyncio.run(plans(theirs, network))
-        assert after == asyncio.run(plans(ours, network))
+        after = await plans(theirs, network)
+        assert after == await plans(ours, network)
         assert [plan.route["nodes"] for plan in after[2::3]] == [["h1", "s1", "s3", "h4"]] * 3  # type: ignore[attr-defined]
+
+    with executor("pool") as pool, executor(scheduler.replace("tcp://", "dask://")) as dask:
+        asyncio.run(compare(Planner(pool), Planner(dask)))
 
 
 def test_a_scheduler_that_is_not_there_is_named() -> None:

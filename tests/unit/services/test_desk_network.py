@@ -163,8 +163,8 @@ async def test_a_judgement_made_while_a_service_is_planned_again_is_not_lost(net
     await net.desk.create("connectivity", H1_H3, name="c")
     planned = Planner.plans
 
-    async def slow(self: Planner, *arguments: Any) -> list[Plan | Exception]:
-        plans = await planned(self, *arguments)
+    async def slow(self: Planner, *arguments: Any, **options: Any) -> list[Plan | Exception]:
+        plans = await planned(self, *arguments, **options)
         net.book.commit([net.book.services["c"].moved("ACTIVE")])
         return plans
 

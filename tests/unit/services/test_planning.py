@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from controller.services.app import Plan
 from controller.services.desired import Book
 from controller.services.ledger import Entry, Ledger, Reservation
 from controller.services.planner import Planner, Wanted, apps, checked, plan_in_order, put_back
+from controller.services.planning import Planning
 from controller.services.service import Service, promised
 from tests.unit.services.sandbox import H1_H3, KEY, LIGHT, OVER_LIGHT, SANDBOX, Running
 
@@ -139,15 +141,14 @@ async def test_the_worker_is_sent_what_changed_and_no_more(worker: ThreadPoolExe
     assert (sent[-1].events, sent[-1].entries) == ((), ())
 
 
-class Wordy(Exception):
-    """Cannot be sent to another process: it cannot be made of its own text."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")
-
-
 def test_an_error_that_cannot_be_sent_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = apps()
+
+    class Wordy(Exception):
+        """Cannot be sent to another process: it is known here only, and cannot be made of its own text."""
+
+        def __init__(self, what: str, why: str) -> None:
+            super().__init__(f"{what}: {why}")
 
     def wordy(*arguments: object) -> Any:
         raise Wordy("a bug", "of this app")
@@ -168,13 +169,13 @@ async def test_one_without_a_way_leaves_the_others_of_its_batch_planned(net: Run
     batches: list[list[str]] = []
 
     async def refusing(
-        self: Planner, services: Sequence[Service], topology: Topology, ledger: Ledger, now_s: float, but: Mapping[str, Entry | None]
+        self: Planner, services: Sequence[Service], topology: Topology, ledger: Ledger, now_s: float, **options: Any
     ) -> list[Plan | Exception]:
         batches.append([each.id for each in services])
-        answers = await planned(self, services, topology, ledger, now_s, but)
+        answers = await planned(self, services, topology, ledger, now_s, **options)
         return [NoRoute("none for b", "test", None) if each.id == "b" else answer for each, answer in zip(services, answers, strict=True)]
 
-    monkeypatch.setattr(Planner, "plans", lambda self, services, *rest: refusing(self, services, *rest[:3], rest[3] if rest[3:] else {}))
+    monkeypatch.setattr(Planner, "plans", refusing)
     store_before = net.store.revision
     moved, stuck = await net.desk.administer("node", "relay1", "disabled")
     assert (moved, stuck) == (["a", "c", "d"], {"b": "none for b"})
@@ -206,9 +207,9 @@ async def test_what_follows_is_planned_while_what_was_planned_is_kept_and_as_if_
     story: list[str] = []
     planned, kept = Planner.plans, Book.commit
 
-    async def plans(self: Planner, services: Sequence[Service], *rest: Any) -> list[Plan | Exception]:
+    async def plans(self: Planner, services: Sequence[Service], *rest: Any, **options: Any) -> list[Plan | Exception]:
         story.append(f"plan {' '.join(each.id for each in services)}")
-        return await planned(self, services, *rest)
+        return await planned(self, services, *rest, **options)
 
     def commit(self: Book, changed: Iterable[Service], gone: Iterable[str] = ()) -> frozenset[str]:
         changed = list(changed)
@@ -231,8 +232,59 @@ async def test_what_follows_is_planned_while_what_was_planned_is_kept_and_as_if_
         if isinstance(plan, Plan):
             assert net.book.services[name].plan.desired == plan.desired, name  # type: ignore[union-attr]
     assert moved
-    assert story[0] == "plan k6 k5"
-    assert story.index("keep k6") < story.index("plan k4 k3") < story.index("keep k5"), story
+    assert story[:3] == ["plan k6 k5", "plan k4 k3", "plan k2 k1"]
+    assert story.index("keep k6") < story.index("keep k5") < story.index("plan k0") < story.index("keep k3"), story
+
+
+async def test_when_a_plan_is_not_kept_those_that_counted_on_it_are_planned_again(net: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning_module, "BATCH", 1)
+    for number in range(3):
+        await net.desk.create("connectivity", {"ends": ["h1", f"h{number + 2}"]}, name=f"c{number}")
+    asked: list[tuple[str, bool]] = []
+    planned, kept = Planner.plans, Planning._keep
+
+    async def plans(self: Planner, services: Sequence[Service], *rest: Any, going_on: bool = False) -> list[Plan | Exception]:
+        asked.append((" ".join(each.id for each in services), going_on))
+        return await planned(self, services, *rest, going_on=going_on)
+
+    async def leaves(self: Planning, outcomes: Mapping[str, Any]) -> tuple[list[str], bool]:
+        if "c0" in outcomes:
+            net.book.commit([], ["c0"])
+        return await kept(self, outcomes)
+
+    monkeypatch.setattr(Planner, "plans", plans)
+    monkeypatch.setattr(Planning, "_keep", leaves)
+    await net.desk._plans.replan(["c0", "c1", "c2"])
+    assert asked == [("c0", False), ("c1", True), ("c2", True), ("c1", False), ("c2", True)]
+
+
+async def test_calls_that_count_on_the_one_before_give_the_plans_of_one_call(worker: ThreadPoolExecutor) -> None:
+    topology, ledger, planner = fresh(), Ledger({"x": (Reservation("key:qkd:relay1--relay2", 700.0),)}), Planner(worker)
+    asked = [service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(6)]
+    whole = plan_in_order(topology, Ledger(ledger.entries), [Wanted.of(each) for each in asked], {}, 0.0, ledger.revision, {})
+    assert len({str(each) for each in whole}) > 2, "they get into each other's way"
+    for _ in range(2):
+        parts = await asyncio.gather(
+            planner.plans(asked[:2], topology, ledger, 0.0),
+            planner.plans(asked[2:3], topology, ledger, 0.0, going_on=True),
+            planner.plans(asked[3:], topology, ledger, 0.0, going_on=True),
+        )
+        assert [told(each) for part in parts for each in part] == [told(each) for each in whole]
+    planner_module._replicas.clear()
+    assert await planner.plans(asked[3:], topology, ledger, 0.0, going_on=True) == [], "the worker does not know of the call before"
+
+
+async def test_what_changed_elsewhere_counts_for_calls_that_go_on(worker: ThreadPoolExecutor) -> None:
+    topology, ledger, planner = fresh(), Ledger(), Planner(worker)
+    first, second = (service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(2))
+    (one,) = await planner.plans([first], topology, ledger, 0.0)
+    assert isinstance(one, Plan)
+    ledger.put(first.id, ())  # not what was planned: the plans of this call count nevertheless
+    ledger.put("other", tuple(Reservation(f"key:{link.id}", 1e9) for link in topology.links("qkd") if "relay3" in link.nodes))
+    (two,) = await planner.plans([second], topology, ledger, 0.0, going_on=True)
+    direct = Ledger(ledger.entries).with_entry(first.id, promised(one, first.interval_s))
+    (expected,) = plan_in_order(topology, direct, [Wanted.of(second)], {}, 0.0, ledger.revision, {})
+    assert told(two) == told(expected)
 
 
 async def test_a_plan_that_comes_out_as_it_was_is_not_kept_anew(net: Running) -> None:
