@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
 
 from controller.routing.keys.promised import Promised
 
@@ -54,25 +53,22 @@ class Reservation:
 Entry = tuple[Reservation, ...]
 
 
-class _Account(NamedTuple):
-    """What is promised of one resource: by how many for all time, how much together, and for a time only."""
-
-    holders: int = 0
-    always: int = 0
-    """In parts of `_UNIT`."""
-    for_a_time: tuple[Reservation, ...] = ()
-
-    def peak(self, start_s: float, end_s: float) -> float | None:
-        """The most promised at any moment within [start, end), where some reservation starts; None when nothing is."""
-        during = [each for each in self.for_a_time if each.start_s < end_s and each.end_s > start_s]
-        if not during:
-            return self.always / _UNIT if self.holders else None
-        moments = {max(each.start_s, start_s) for each in during}
-        most = max(sum(_parts(each.amount) for each in during if each.start_s <= moment < each.end_s) for moment in moments)
-        return (self.always + most) / _UNIT
+_Account = tuple[int, int, tuple[Reservation, ...]]
+"""What is promised of one resource: by how many for all time, how much together in parts of `_UNIT`, and for a time only."""
 
 
-_NOTHING = _Account()
+def _peak(account: _Account, start_s: float, end_s: float) -> float | None:
+    """The most promised at any moment within [start, end), where some reservation starts; None when nothing is."""
+    holders, always, for_a_time = account
+    during = [each for each in for_a_time if each.start_s < end_s and each.end_s > start_s]
+    if not during:
+        return always / _UNIT if holders else None
+    moments = {max(each.start_s, start_s) for each in during}
+    most = max(sum(_parts(each.amount) for each in during if each.start_s <= moment < each.end_s) for moment in moments)
+    return (always + most) / _UNIT
+
+
+_NOTHING: _Account = 0, 0, ()
 
 
 class Ledger:
@@ -106,7 +102,7 @@ class Ledger:
         start_s, end_s = max(start_s, self._window[0]), min(end_s, self._window[1])
         if (start_s, end_s) == ALWAYS:
             return {f"{kind}:{name}": peak for kind, peaks in self._of_kind.items() for name, peak in peaks.items()}
-        found = ((resource, account.peak(start_s, end_s)) for resource, account in self._accounts.items())
+        found = ((resource, _peak(account, start_s, end_s)) for resource, account in self._accounts.items())
         return {resource: peak for resource, peak in found if peak is not None}
 
     def reserved_of(self, kind: str) -> Mapping[str, float]:
@@ -186,19 +182,22 @@ class Ledger:
         while self._counted:
             service, counted = self._counted.popitem()
             entry = self._entries.get(service, ())
-            self._add(counted, -1)
-            self._add(entry, +1)
-            kinds = _kinds(entry)
-            for kind in _kinds(counted) - kinds:
+            before, now = self._add(counted, -1), self._add(entry, +1)
+            for kind in before - now:
                 self._holding[kind].discard(service)
-            for kind in kinds:
+            for kind in now:
                 self._holding.setdefault(kind, set()).add(service)
 
-    def _add(self, entry: Entry, sign: int) -> None:
-        """Add an entry's reservations to the accounts, or take them away. Each plan does so to every link of a path or two: it is made to be fast."""
-        accounts = self._accounts
+    def _add(self, entry: Entry, sign: int) -> set[str]:
+        """Add an entry's reservations to the accounts, or take them away. Returns of which kinds their resources are.
+
+        Each plan does so to every link of a path or two: it is made to be fast.
+        """
+        accounts, of_kind, kinds = self._accounts, self._of_kind, set[str]()
         for each in entry:
             resource = each.resource
+            kind, name = _kind_and_name(resource)
+            kinds.add(kind)
             holders, always, for_a_time = accounts.get(resource, _NOTHING)
             if each.start_s == -math.inf and each.end_s == math.inf:
                 holders, always = holders + sign, always + sign * _parts(each.amount)
@@ -207,21 +206,17 @@ class Ledger:
             else:
                 at = for_a_time.index(each)
                 for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
-            kind, name = _kind_and_name(resource)
-            if kind not in self._of_kind:
-                self._of_kind[kind] = Promised()
-            if for_a_time or holders:
-                accounts[resource] = account = _Account(holders, always, for_a_time)
-                self._of_kind[kind][name] = (account.peak(*ALWAYS) or 0.0) if for_a_time else always / _UNIT
-            else:
-                del accounts[resource], self._of_kind[kind][name]
+            if not holders and not for_a_time:
+                del accounts[resource], of_kind[kind][name]
+                continue
+            accounts[resource] = account = holders, always, for_a_time
+            if kind not in of_kind:
+                of_kind[kind] = Promised()
+            of_kind[kind][name] = (_peak(account, *ALWAYS) or 0.0) if for_a_time else always / _UNIT
+        return kinds
 
 
 @lru_cache(65536)
 def _kind_and_name(resource: str) -> tuple[str, str]:
     kind, _, name = resource.partition(":")
     return kind, name
-
-
-def _kinds(entry: Entry) -> set[str]:
-    return {_kind_and_name(each.resource)[0] for each in entry}

@@ -87,14 +87,10 @@ class Search:
                 return None
             closer = self.leaving(least, lambda tail, head: bool(left[head] == left[tail] - 1))
             return _smallest(closer, self.src, self.dst, self.may_relay)
-        edges = self._edges(least).tolist()
-        if not edges or (max_trusted_nodes is not None and len(edges) - 1 > max_trusted_nodes):
+        edges = self._edges(least)
+        if not edges.size or (max_trusted_nodes is not None and edges.size - 1 > max_trusted_nodes):
             return None
-        path, tail = [], self.source
-        for edge in edges:
-            path.append(every.segment(edge, tail))
-            tail = int(every.a[edge] if every.b[edge] == tail else every.b[edge])
-        return tuple(path)
+        return every.relayed(edges, self.source)
 
     def _edges(self, least: float) -> Ints:
         """The path of fewest segments at least that wide, then the widest; then the first by name, if every segment is one link."""

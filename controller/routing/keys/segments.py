@@ -120,6 +120,15 @@ class Segments:
         nodes = (near, far) if tail is None or self.a[edge] == tail else (far, near)
         return Segment("relay", nodes, (self.ids[edge],), width, self.lit.get(edge))
 
+    def relayed(self, edges: Ints, tail: int) -> tuple[Segment, ...]:
+        """The QKD links of these numbers as a path away from the node `tail`: all looked up at once, as long paths are planned by the thousand."""
+        path, names = [], self.names
+        ends = self.a[edges].tolist(), self.b[edges].tolist()
+        for edge, a, b, width in zip(edges.tolist(), *ends, self.width[edges].tolist(), strict=True):
+            near, tail = (a, b) if a == tail else (b, a)
+            path.append(Segment("relay", (names[near], names[tail]), (self.ids[edge],), width, self.lit.get(edge)))
+        return tuple(path)
+
     def risks(self, segment: Segment) -> frozenset[str]:
         """Links, glass and shared-risk groups a segment depends on."""
         over = segment.way.links if isinstance(segment.way, LightRoute) else ()
@@ -239,13 +248,13 @@ class _Follower:
                     within(f"reserved of {link_id}", promised, 0)
                 if link_id in self.edges.number:
                     self.bps[self.edges.number[link_id]] = promised
-        for link_id in self.changes[self.taken :]:
-            number, promised = self.edges.number.get(link_id), reserved.get(link_id, 0.0)
-            if number is None or self.bps[number] != promised:
+        if changed := self.changes[self.taken :]:
+            self.taken = len(self.changes)
+            known = [number for link_id in changed if (number := self.edges.number.get(link_id)) is not None]
+            bps = [reserved.get(link_id, 0.0) for link_id in changed if link_id in self.edges.number]
+            if len(known) < len(changed) or (self.bps[known] != bps).any():
                 self.mark = object()
-            if number is not None:
-                self.bps[number] = promised
-        self.taken = len(self.changes)
+            self.bps[known] = bps
         return self.mark, self.bps
 
 
