@@ -98,6 +98,10 @@ class _Has(NamedTuple):
 _Told = tuple[tuple[str, float, float, float], ...]
 
 
+def _entry(told: _Told | None) -> Entry | None:
+    return None if told is None else tuple(Reservation(*each) for each in told)
+
+
 class _News(NamedTuple):
     """What brings a worker that has `since` to `now`: the network whole (pickled) or what happened to it; pickled parts of the ledger."""
 
@@ -118,8 +122,10 @@ class _Replica:
         self.ahead: dict[str, Entry | None] = {}
         """What the controller's ledger has where this one may have something else: most plans are kept, and then nothing is to be undone."""
         self.has = now._replace(ledger=-1)
-        self.told: dict[str, Entry | None] = {}
+        self.told: dict[str, _Told | None] = {}
         """Of the ledger, by the last news."""
+        self.unread: dict[str, _Told | None] = {}
+        """Of the ledger, what is not in `ahead` yet."""
         self.job = 0
         """The number of the last job that planned."""
         self.planned: set[str] = set()
@@ -137,10 +143,8 @@ class _Replica:
                 self.topology.apply(event)
         self.told = {}
         for part in news.entries:
-            told: dict[str, _Told | None] = pickle.loads(part)  # noqa: S301
-            for service, entry in told.items():
-                self.told[service] = None if entry is None else tuple(Reservation(*each) for each in entry)
-        self.ahead |= self.told
+            self.told |= pickle.loads(part)  # noqa: S301
+        self.unread |= self.told
         self.has = now
         return True
 
@@ -191,10 +195,12 @@ def _plans(replica: _Replica, job: _PlanJob) -> list[bytes]:
     but: Mapping[str, Entry | None] | None = job.but
     if job.after is None:
         replica.planned.clear()
+        replica.ahead |= {service: _entry(told) for service, told in replica.unread.items()}
+        replica.unread.clear()
     elif job.after == replica.job:
         but = None
-        for service in replica.told.keys() - replica.planned:
-            replica.ledger.put(service, replica.told[service])
+        for service in replica.told.keys() - replica.planned:  # of those mostly what was planned is told
+            replica.ledger.put(service, _entry(replica.told[service]))
     else:
         return []
     answers = plan_in_order(replica.topology, replica.ledger, job.wanted, but, job.now_s, job.revision, replica.ahead)
