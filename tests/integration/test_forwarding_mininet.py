@@ -111,8 +111,8 @@ def test_both_families_pass_and_vlans_stay_apart(ring: Any) -> None:
     assert refused["constraint"] == "vlan"
     ring.wait_active()
     for a, b in (("h1", "2"), ("h2", "1"), ("h3", "4"), ("h4", "3")):
-        assert answers(ring, a, f"10.0.0.{b}", "-c", "5") == 5
-        assert answers(ring, a, f"fd00::{b}", "-c", "5") == 5
+        assert answers(ring, a, f"10.0.0.{b}", "-c", "5", "-W", "5") == 5
+        assert answers(ring, a, f"fd00::{b}", "-c", "5", "-W", "5") == 5
     assert ring.emulator("POST", "/ping", {"from": "h1", "to": "h2", "count": 2, "ipv6": True})["received"] == 2
     for a, b in (("h1", "4"), ("h1", "3"), ("h3", "2")):
         assert answers(ring, a, f"10.0.0.{b}", "-c", "2") == 0

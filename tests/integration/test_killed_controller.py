@@ -9,11 +9,12 @@ import pytest
 
 
 @pytest.mark.timeout(300)
-def test_kill_minus_nine_while_programming(network: Any) -> None:
-    """At 20 random points, creating and removing: afterwards every device reads back as desired, and nothing else is left."""
+@pytest.mark.parametrize("rounds", [4, pytest.param(10, marks=pytest.mark.soak)])
+def test_kill_minus_nine_while_programming(network: Any, rounds: int) -> None:
+    """At random points, two a round, creating and removing: afterwards every device reads back as desired, and nothing else is left."""
     chance = random.Random(2026)
     empty, no_flows = network.emulator("GET", "/state"), network.flows()
-    for _ in range(10):
+    for _ in range(rounds):
         for removing in (False, True):
             if removing:
                 for name in network.services():
