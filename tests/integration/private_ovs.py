@@ -56,7 +56,7 @@ class OpenVSwitch:
         self.vsctl("set-controller", "br0", controller)
 
     def vsctl(self, *command: str) -> str:
-        return self("ovs-vsctl", f"--db=unix:{self._run / 'db.sock'}", "--timeout=15", *command)
+        return self("ovs-vsctl", f"--db=unix:{self._run / 'db.sock'}", "--retry", "--timeout=15", *command)
 
     def ofctl(self, command: str, *arguments: str) -> str:
         return self("ovs-ofctl", "-O", "OpenFlow13", command, self.management, *arguments)

@@ -79,7 +79,7 @@ class OpenVSwitch:
         bridge = ("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "protocols=OpenFlow13", "fail_mode=secure")
         limit = ("--", "set", "Open_vSwitch", ".", "other_config:vlan-limit=0")
         subprocess.run(
-            ["ovs-vsctl", f"--db=unix:{server}", "--timeout=20", *bridge, *ports, *limit], env=environment, check=True, timeout=30
+            ["ovs-vsctl", f"--db=unix:{server}", "--retry", "--timeout=20", *bridge, *ports, *limit], env=environment, check=True, timeout=30
         )
         self._connection = socket.socket(socket.AF_UNIX)
         stack.callback(self._connection.close)
