@@ -122,10 +122,8 @@ class _Replica:
         self.ahead: dict[str, Entry | None] = {}
         """What the controller's ledger has where this one may have something else: most plans are kept, and then nothing is to be undone."""
         self.has = now._replace(ledger=-1)
-        self.told: dict[str, _Told | None] = {}
-        """Of the ledger, by the last news."""
         self.unread: dict[str, _Told | None] = {}
-        """Of the ledger, what is not in `ahead` yet."""
+        """What was told of the controller's ledger and is neither in this one nor in `ahead` yet."""
         self.job = 0
         """The number of the last job that planned."""
         self.planned: set[str] = set()
@@ -141,10 +139,8 @@ class _Replica:
         if news.whole is None:
             for event in news.events[at.network - since.network :]:
                 self.topology.apply(event)
-        self.told = {}
         for part in news.entries:
-            self.told |= pickle.loads(part)  # noqa: S301
-        self.unread |= self.told
+            self.unread |= pickle.loads(part)  # noqa: S301
         self.has = now
         return True
 
@@ -199,8 +195,9 @@ def _plans(replica: _Replica, job: _PlanJob) -> list[bytes]:
         replica.unread.clear()
     elif job.after == replica.job:
         but = None
-        for service in replica.told.keys() - replica.planned:  # of those mostly what was planned is told
-            replica.ledger.put(service, _entry(replica.told[service]))
+        for service in replica.unread.keys() - replica.planned:  # what is told is mostly what was planned, and is here already
+            replica.ledger.put(service, _entry(replica.unread.pop(service)))
+            replica.ahead.pop(service, None)
     else:
         return []
     answers = plan_in_order(replica.topology, replica.ledger, job.wanted, but, job.now_s, job.revision, replica.ahead)
@@ -406,16 +403,14 @@ async def _news(has: _Has, topology: Topology, ledger: Ledger) -> _News:
     """For a worker that has this."""
     entries, now = list(ledger.changed_since(has.ledger).items()), has._replace(ledger=ledger.revision)
     parts = []
-    if len(entries) > ENTRIES_PER_PART:
-        await asyncio.sleep(0)
     for start in range(0, len(entries), ENTRIES_PER_PART):
+        if len(entries) > ENTRIES_PER_PART:
+            await asyncio.sleep(0)
         told: dict[str, _Told | None] = {
             service: None if entry is None else tuple((each.resource, each.amount, each.start_s, each.end_s) for each in entry)
             for service, entry in entries[start : start + ENTRIES_PER_PART]
         }
         parts.append(pickle.dumps(told))
-        if len(entries) > ENTRIES_PER_PART:
-            await asyncio.sleep(0)
     events = topology.events_since(has.network) if has.network >= 0 else None
     whole, revision = (None, topology.revision) if events is not None else await _whole(topology)
     return _News(topology.name, has, now._replace(network=revision), whole, events or (), tuple(parts))

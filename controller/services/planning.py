@@ -37,6 +37,8 @@ JOBS = 3
 CHUNK = 4
 """So many are kept by one change of the store, without a pause."""
 
+_Ahead = deque[tuple[list[Service], asyncio.Task[Sequence[Plan | Exception]]]]
+"""Batches whose jobs are under way, in their order."""
 Outcome = list[Service] | str
 """A service and its new companions as planned, or why there is no plan."""
 
@@ -180,7 +182,7 @@ class Planning:
         known = set(queue)
         moved: list[str] = []
         stuck: dict[str, str] = {}
-        ahead: deque[tuple[list[Service], asyncio.Task[Sequence[Plan | Exception]]]] = deque()
+        ahead: _Ahead = deque()
         going_on = False
         async with asyncio.TaskGroup() as jobs:  # the worker plans what follows while these are kept
             while queue or ahead:
@@ -191,16 +193,15 @@ class Planning:
                 if ahead:
                     batch, job = ahead.popleft()
                     outcomes = self._outcomes(batch, await job)
-                whole = 0 < len(batch) == len(outcomes)
-                queue.extendleft(each.id for each in reversed(batch[len(outcomes) :]))
+                if not 0 < len(batch) == len(outcomes):  # what counts on these plans is planned again
+                    going_on = _give_back(ahead, queue)
+                    queue.extendleft(each.id for each in reversed(batch[len(outcomes) :]))
                 if not outcomes:
                     outcomes = await self._alone(queue.popleft())
                 found, kept = await self._keep(outcomes)
                 moved += found
-                if not (whole and kept):  # what counts on these plans is planned again
-                    queue.extendleft(each.id for later, _ in reversed(ahead) for each in reversed(later))
-                    ahead.clear()
-                    going_on = False
+                if not kept:
+                    going_on = _give_back(ahead, queue)
                 stayed = {name: why for name, why in outcomes.items() if isinstance(why, str) and name in self.book.services}
                 stuck |= stayed
                 for name in stayed:
@@ -382,6 +383,13 @@ class Planning:
                 if service is not None and service.parent is not None and service.state != "REMOVING" and not needed(each):
                     kept[each] = service.moved("REMOVING")
                     queue.append(each)
+
+
+def _give_back(ahead: _Ahead, queue: deque[str]) -> bool:
+    """Put what was begun back at the head of the queue, in its order. False: what is planned next goes on from nothing."""
+    queue.extendleft(each.id for batch, _ in reversed(ahead) for each in reversed(batch))
+    ahead.clear()
+    return False
 
 
 def _why(service: Service, no: Exception) -> str:

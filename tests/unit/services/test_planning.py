@@ -258,6 +258,42 @@ async def test_when_a_plan_is_not_kept_those_that_counted_on_it_are_planned_agai
     assert asked == [("c0", False), ("c1", True), ("c2", True), ("c1", False), ("c2", True)]
 
 
+async def test_what_is_planned_again_keeps_its_order(net: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first comes to need a companion, so that nothing of what was begun with it can be kept."""
+    monkeypatch.setattr(planning_module, "BATCH", 2)
+    for number in range(6):
+        await net.desk.create("key", {**KEY, "rate_bps": 20.0}, name=f"k{number}", priority=6 - number)
+    for number in range(6):
+        net.book.commit([net.book.services[f"k{number}"].model_copy(update={"companions": ()})])
+    asked: list[str] = []
+    planned = Planner.plans
+
+    async def plans(self: Planner, services: Sequence[Service], *rest: Any, **options: Any) -> list[Plan | Exception]:
+        asked.append(" ".join(each.id for each in services))
+        return await planned(self, services, *rest, **options)
+
+    monkeypatch.setattr(Planner, "plans", plans)
+    await net.desk._plans.replan([f"k{number}" for number in range(6)])
+    again = [each for each in asked[asked.index("k0") :] if each.startswith("k") and "." not in each]
+    assert [name for each in again for name in each.split()][:3] == ["k0", "k1", "k2"], asked
+
+
+async def test_what_was_told_to_a_job_that_planned_nothing_counts_for_the_next(worker: ThreadPoolExecutor) -> None:
+    topology, ledger, planner = fresh(), Ledger(), Planner(worker)
+    first, second = (service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(2))
+    (one,) = await planner.plans([first], topology, ledger, 0.0)
+    assert isinstance(one, Plan)
+    full = {link.id for link in topology.links("qkd")} & one.touches
+    ledger.put("other", tuple(Reservation(f"key:{link}", 1e9) for link in sorted(full)))
+    assert await planner.compute(topology, name_of) == topology.name
+    (two,) = await planner.plans([second], topology, ledger, 0.0, going_on=True)
+    assert isinstance(two, Exception) or full.isdisjoint(two.touches)
+
+
+def name_of(topology: Topology) -> str:
+    return topology.name
+
+
 async def test_calls_that_count_on_the_one_before_give_the_plans_of_one_call(worker: ThreadPoolExecutor) -> None:
     topology, ledger, planner = fresh(), Ledger({"x": (Reservation("key:qkd:relay1--relay2", 700.0),)}), Planner(worker)
     asked = [service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(6)]
