@@ -182,19 +182,9 @@ class Topology:
     def _apply(self, event: events.NetworkEvent) -> bool:
         match event:
             case events.LinkStateChanged(link, up):
-                self.link(link)
-                if (link not in self._down) == up:
-                    return False
-                (self._down.discard if up else self._down.add)(link)
-                for each in self._concerned(event):
-                    self._look_at(each)
+                return self._turn(self._down, link, up)
             case events.LinkWindowChanged(link, is_open):
-                self.link(link)
-                if (link not in self._shut) == is_open:
-                    return False
-                (self._shut.discard if is_open else self._shut.add)(link)
-                for each in self._concerned(event):
-                    self._look_at(each)
+                return self._turn(self._shut, link, is_open)
             case events.LinkMeasured(link, figure, value):
                 self.link(link)
                 if self._measured[figure].get(link) == value:
@@ -226,6 +216,16 @@ class Topology:
                 self._shut.discard(link)
                 self.out_of_service.discard(link)
                 self.structure += 1
+        return True
+
+    def _turn(self, off: set[str], link: str, on: bool) -> bool:
+        """Take a link off this list, or put it on. Returns whether it was there otherwise."""
+        self.link(link)
+        if (link not in off) == on:
+            return False
+        (off.discard if on else off.add)(link)
+        for each in (link, *self._riders.get(link, ())):
+            self._look_at(each)
         return True
 
     def up(self, link: Link) -> bool:

@@ -19,6 +19,9 @@ CALL_S = 30.0
 PATIENCE_S = 2.0
 """How long others wait for a call: a session that is dead, and not known to be yet, takes ten times as long to fail."""
 
+UNREAD = State()
+"""What stands for the state of a device that was never read."""
+
 Answer = TypeVar("Answer")
 
 

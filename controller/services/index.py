@@ -31,8 +31,7 @@ class Index:
     """Ids of services.
 
     `touching` by node or link of their plans, `on` by device of their plans, `needing` by companion, `in_state` by state, `alike` by kind
-    and request; `timed` have an end, `lit` have cross-connects or media channels, `unsettled` are on their way, DEGRADED, or ACTIVE with a
-    reason.
+    and request; `timed` have an end, `unsettled` are on their way, DEGRADED, or ACTIVE with a reason.
     """
 
     def __init__(self) -> None:
@@ -42,7 +41,6 @@ class Index:
         self.alike = Sets()
         self.in_state = Sets()
         self.timed: set[str] = set()
-        self.lit: set[str] = set()
         self.unsettled: set[str] = set()
 
     def replace(self, before: Service | None, after: Service | None) -> None:
@@ -62,7 +60,7 @@ class Index:
                     sets.drop(key, service.id)
                 for key in has - had:
                     sets.put(key, service.id)
-        for marked, belongs in ((self.timed, _timed), (self.lit, _lit), (self.unsettled, _unsettled)):
+        for marked, belongs in ((self.timed, _timed), (self.unsettled, _unsettled)):
             (marked.add if after is not None and belongs(after) else marked.discard)(service.id)
 
     def states(self, *states: ServiceState) -> set[str]:
@@ -92,10 +90,6 @@ def _devices(service: Service) -> Set[Hashable]:
 
 def _timed(service: Service) -> bool:
     return service.end_s is not None
-
-
-def _lit(service: Service) -> bool:
-    return service.plan is not None and bool(service.plan.route.get("cross_connects") or service.plan.route.get("media_channels"))
 
 
 def _unsettled(service: Service) -> bool:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from controller.network.topology import Topology, UnknownName
 from controller.services.app import Plan, State
 from controller.services.desired import Book
+from controller.services.device_view import UNREAD
 from controller.services.planner import apps
 from controller.services.reconciler import Reconciler
 from controller.services.service import Service
 
 log = logging.getLogger(__name__)
-
-_UNREAD = State()
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class Judge:
 
     def states(self, plan: Plan) -> Mapping[str, State]:
         views = self.reconciler.views
-        return {device: (views[device].state if device in views else None) or _UNREAD for device in plan.desired}
+        return {device: (views[device].state if device in views else None) or UNREAD for device in plan.desired}
 
     def lacks(self, device: str, plan: Plan) -> bool:
         """Whether the device was not read to hold all that the plan has for it."""

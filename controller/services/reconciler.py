@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from controller.network.topology import Topology
 from controller.routing.light.plant import Plant, build
 from controller.services.app import cookie
 from controller.services.desired import STANDING, Book, Desired
-from controller.services.device_view import DeviceView
+from controller.services.device_view import UNREAD, DeviceView
 from controller.services.light_order import LightOrder, in_order
-from controller.services.light_safety import Join, after, ends, unsafe
+from controller.services.light_safety import JOINS, Join, after, ends, unsafe
 from controller.services.stages import stages
 from controller.services.turn import Turn, let_go, together
 from controller.southbound.device import (
@@ -47,8 +47,6 @@ RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 GATHER_S = 0.5
 """How long to wait after a round while many services are being planned."""
-_UNREAD = State()
-_JOINS = frozenset(get_args(Join))
 
 
 class Change(NamedTuple):
@@ -205,7 +203,7 @@ class Reconciler:
             diffs[name] = view.diff = diff(*compared) if short else await asyncio.to_thread(diff, *compared)
             view.against = desired
             held, wanted_then = before.pop(name), wanted_before.pop(name)  # to let go of all at the end would take a slice of its own
-            earlier = (held or _UNREAD).items
+            earlier = (held or UNREAD).items
             view.darkened -= state.items
             view.lost = {item for item in diffs[name].add if (item in earlier or item in view.lost) and item not in view.darkened}
             if view.renewed:
@@ -426,13 +424,13 @@ class Reconciler:
 
     def _joins(self, work: Work) -> dict[str, set[Join]]:
         """What lets light pass now, on every device where it may; empty when the work has nothing to do with light."""
-        lit = [name for name, change in work.items() if not _JOINS.isdisjoint(map(type, change.owners))]
+        lit = [name for name, change in work.items() if not JOINS.isdisjoint(map(type, change.owners))]
         if not lit:
             return {}
         held: dict[str, Iterable[Item]] = {}
         for name in {*lit, *self.plant().survey.devices} & self.views.keys():
             view, desired = self.views[name], self.book.of(name)
-            sure, state = view.state is not None and not view.late, view.state or _UNREAD
+            sure, state = view.state is not None and not view.late, view.state or UNREAD
             held[name] = state.items if sure else (*state.items, *desired.items(), *desired.absent)
         return after(held, ())
 

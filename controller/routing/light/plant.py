@@ -119,8 +119,6 @@ class Survey:
         self.has_classical_senders = any(each.signal != "quantum" and each.role != "rx" for each in self.modules.values())
         fibres = list(topology.links("fibre", "free-space"))
         self.fibres = {link.id: _glass(topology, link) for link in fibres}
-        self.glass_db = self._glass_db()
-        """What light loses in the glass at a port, where that is known."""
         self.unnamed = {(end.node, link.id) for link in fibres for end in (link.a, link.b) if end.port is None}
         self.far: dict[Port, Port] = {}
         """Where the glass at a port leads, whether in use or not: light asks nobody."""
@@ -147,9 +145,6 @@ class Survey:
             if topology.node(port[0]).admin == "enabled" and topology.node(end.node).admin == "enabled"
         ]
 
-    def _glass_db(self) -> dict[Port, float]:
-        return {port: glass.loss_db for glass in self.fibres.values() if glass is not None for port in (glass.a, glass.b)}
-
     def catch_up(self, topology: Topology) -> bool:
         """Follow what changed. False when the structure did: survey anew."""
         if self.revision == topology.revision:
@@ -161,7 +156,6 @@ class Survey:
         now = {link_id: _glass(topology, topology.link(link_id)) for link_id in changed if link_id in before}
         if cords != self.cords or any(before[link_id] != glass for link_id, glass in now.items()):
             self.cords, self.fibres = cords, {**before, **now}
-            self.glass_db = self._glass_db()
             self.plant = Plant(self)
         near = {end.node for link_id in now for end in (topology.link(link_id).a, topology.link(link_id).b)}
         self.devices.update({name: topology.node(name) for name in near & self.devices.keys()})  # which may be drained or disabled now

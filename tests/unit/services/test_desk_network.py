@@ -136,6 +136,7 @@ async def test_a_service_starting_on_a_link_that_broke_meanwhile_goes_around_it(
 
 async def test_a_service_that_starts_without_a_way_says_so(net: Running) -> None:
     async with net.running():
+        await net.desk.dry_run("connectivity", H1_H3)  # the worker is there now
         await net.desk.create("connectivity", H1_H3, name="c", start_s=time.time() + 0.2)
         net.link("ethernet:h3--s2", up=False)
         await net.reaches("c", "PLANNED", reason="no usable ethernet links join h1 and h3")

@@ -56,7 +56,6 @@ def test_the_index_finds_what_looking_through_all_finds(steps: list[Service | st
         for request in ({"ends": "x"}, {"ends": "y"}):
             assert set(index.alike.of(likeness("key", request))) == {each.id for each in every if each.request == request}
         assert index.timed == {each.id for each in every if each.end_s is not None}
-        assert index.lit == {each.id for each in every if each.plan and each.plan.route}
         settled = {each.id for each in every if each.state in ("REQUESTED", "PLANNED", "FAILED") or (each.state == "ACTIVE" and not each.reason)}
         assert index.unsettled == {each.id for each in every} - settled
         assert all(index.touching.values()), "nothing is kept of what is gone"
