@@ -45,7 +45,6 @@ from controller.services.app import (
     NoRoute,
     Plan,
     Request,
-    Reservation,
     State,
     Topology,
     cookie,
@@ -103,10 +102,9 @@ def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger,
         raise NoRoute(why, "max_latency_ms", slowest_ms)
     ways = [_steps(route) for route in routes]
     backwards = [[(switch, outward, inward) for switch, inward, outward in reversed(way)] for way in ways]
-    reservations = [Reservation(f"hosts:{pair}", 1.0)]
+    reservations = {f"hosts:{pair}": 1.0}
     if request.rate_mbps:
-        links = sorted({link for route in routes for link in route.links})
-        reservations += [Reservation(f"ethernet:{link}", request.rate_mbps) for link in links]
+        reservations |= {f"ethernet:{link}": request.rate_mbps for route in routes for link in route.links}
     numbers = _Numbers(service, ledger)
     desired: dict[str, list[Item]] = {}
     for source, target, each in ((there, back, ways), (back, there, backwards)):
@@ -116,7 +114,7 @@ def plan(service: str, request: Connectivity, network: Topology, ledger: Ledger,
         desired={switch: tuple(items) for switch, items in desired.items()},
         touches=frozenset(name for route in routes for name in (*route.nodes, *route.links)),
         route={**routes[0].to_json(), "protection": routes[1].to_json() if len(routes) > 1 else None},
-        reservations=(*reservations, *(Reservation(resource, 1.0) for resource in numbers.given)),
+        reservations=reservations | dict.fromkeys(numbers.given, 1.0),
         explanation=tuple(line for route in routes for line in route.explanation),
     )
 

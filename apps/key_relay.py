@@ -21,7 +21,6 @@ from controller.services.app import (
     NoRoute,
     Plan,
     Request,
-    Reservation,
     State,
     Topology,
     classical_channels,
@@ -105,7 +104,7 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
         desired=desired,
         touches=frozenset(touches),
         route=route.to_json(),
-        reservations=tuple(Reservation(f"key:{link_id}", amount) for link_id, amount in promised.items()),
+        reservations={f"key:{link_id}": amount for link_id, amount in promised.items()},
         companions=(*companions, *classical_channels(network, (pair for path in route.paths for pair in pairwise(path.nodes)))),
         explanation=route.explanation,
     )
@@ -134,7 +133,7 @@ def _taken_ports(network: Topology, ledger: Ledger) -> frozenset[tuple[str, str]
     lit = [{f"port:{end.node}:{end.module}" for end in (link.a, link.b)} for link in network.links("qkd") if link.switched]
     taken = set()
     for entry in holding:
-        resources = {each.resource for each in entry if each.resource.startswith("port:")}
+        resources = {resource for resource in entry.amounts if resource.startswith("port:")}
         if not any(modules <= resources for modules in lit):
             taken |= {parse_end(resource.removeprefix("port:")) for resource in resources}
     return frozenset((end.node, end.port or "") for end in taken)

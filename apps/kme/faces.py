@@ -6,7 +6,6 @@ No key byte leaves by the controller's or the modules' face.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -111,7 +110,7 @@ def control_routes(relay: Relay, vault: Vault, events: Events) -> list[web.Route
         return web.json_response(
             {
                 "kme": relay.settings.id,
-                "relays": [asdict(entry) for entry in relay.entries.values()],
+                "relays": [entry._asdict() for entry in relay.entries.values()],
                 "pool_bytes": dict.fromkeys(relay.settings.peers, 0) | pools,
                 "pool_max_bytes": relay.settings.pool_max_bytes,
                 "stock_keys": {

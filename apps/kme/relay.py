@@ -8,6 +8,7 @@ never offered; the far end's copy expires. All of it runs on the relay entries i
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import uuid
@@ -162,7 +163,7 @@ class Relay:
             found += faults([entry for entry in after.values() if entry.service in touched], self.settings)
             if found or only_check:
                 return found
-            rows = [(*key, ENTRY.dump_json(entry).decode()) for key, entry in added.items()]
+            rows = [(*key, json.dumps(entry._asdict())) for key, entry in added.items()]
             await self.store(self._vault.change_relays, removed, rows)
             self.entries = after
         self._changed.set()

@@ -30,7 +30,7 @@ from controller.routing.lightpath import light
 from controller.services.desk import UnknownService
 from controller.services.planner import WrongRequest
 from controller.services.service import Service, ServiceId
-from controller.southbound.device import Diff, State
+from controller.southbound.device import Diff, State, fields_of
 
 KEEP_ALIVE_S = 10.0
 
@@ -234,7 +234,7 @@ def _service(face: Face, service: Service, *, whole: bool = True) -> dict[str, A
     if service.plan is not None:
         told["route"] = service.plan.route
         if whole:
-            told["devices"] = {device: [asdict(item) for item in items] for device, items in service.plan.desired.items()}
+            told["devices"] = {device: [fields_of(item) for item in items] for device, items in service.plan.desired.items()}
             told["explanation"] = list(service.plan.explanation)
             if (setup := face.desk.setup_s(service)) is not None:
                 told["setup_s"] = setup[0]
@@ -276,9 +276,9 @@ async def delete_service(request: web.Request) -> web.Response:
 def _diff(each: Diff) -> dict[str, Any]:
     return {
         "device": each.device,
-        "add": [asdict(item) for item in each.add],
-        "remove": [asdict(item) for item in each.remove],
-        "foreign": [asdict(item) for item in each.foreign],
+        "add": [fields_of(item) for item in each.add],
+        "remove": [fields_of(item) for item in each.remove],
+        "foreign": [fields_of(item) for item in each.foreign],
     }
 
 
@@ -314,12 +314,12 @@ async def get_device(request: web.Request) -> web.Response:
         _device(face, name)
         | {
             "actual": {
-                "items": [asdict(item) for item in sorted(state.items, key=repr)],
+                "items": [fields_of(item) for item in sorted(state.items, key=repr)],
                 "power_dbm": dict(state.power_dbm),
                 "pool_bytes": dict(state.pool_bytes),
                 "stock_keys": dict(state.stock_keys),
             },
-            "desired": {service: [asdict(item) for item in items] for service, items in desired.present.items()},
+            "desired": {service: [fields_of(item) for item in items] for service, items in desired.present.items()},
             "diff": _diff(view.diff or Diff(name)),
         }
     )

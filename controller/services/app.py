@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from controller.network.topology import Topology, UnknownName
 from controller.routing.compiled import compiled
 from controller.routing.refusal import NoRoute
-from controller.services.ledger import Ledger, Reservation
+from controller.services.ledger import Entry, Ledger
 from controller.southbound.device import (
     BELLHOP_COOKIE_PREFIX,
     GROUP_NUMBERS,
@@ -61,6 +61,7 @@ __all__ = [
     "Bucket",
     "Companion",
     "CrossConnect",
+    "Entry",
     "FlowCommand",
     "FlowMod",
     "FlowRule",
@@ -77,7 +78,6 @@ __all__ = [
     "PacketOut",
     "Plan",
     "Port13",
-    "Reservation",
     "State",
     "Switch",
     "Topology",
@@ -129,13 +129,13 @@ class Plan:
     """How a service is to be delivered.
 
     `desired` is what each device is to hold for it; `touches` the nodes and link ids it depends on; `route` what the user is shown.
-    `expected_power_dbm` is the light that must be read back at ports of optical switches, by device.
+    `reservations` are amounts of resources as the ledger names them, for the service's interval. `expected_power_dbm` is the light that must be read back at ports of optical switches, by device.
     """
 
     desired: Mapping[str, tuple[Item, ...]]
     touches: frozenset[str]
     route: dict[str, Any]
-    reservations: tuple[Reservation, ...] = ()
+    reservations: Mapping[str, float] = field(default_factory=dict)
     companions: tuple[Companion, ...] = ()
     expected_power_dbm: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     explanation: tuple[str, ...] = ()

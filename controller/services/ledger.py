@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from controller.routing.keys.promised import Promised
 
@@ -24,55 +24,45 @@ def _parts(amount: float) -> int:
     return whole * (_UNIT // of)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """`amount` of a resource from `start_s` until `end_s` (seconds since the epoch; infinity for no end).
+class Entry(NamedTuple):
+    """What one service holds: so much of each resource, from `start_s` until `end_s` (seconds since the epoch; infinity for no end).
 
     Resources are `port:<switch>:<port>`, `hosts:<host>,<host>`, `group:<switch>:<number>` and `meter:<switch>:<number>` (amount 1:
     exclusive), `key:<link id>` in bit/s, `ethernet:<link id>` in Mbit/s, each direction.
     """
 
-    resource: str
-    amount: float
+    amounts: Mapping[str, float]
     start_s: float = -math.inf
     end_s: float = math.inf
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """By its values: plans travel between processes by the thousand, and a frozen dataclass takes five times as long by itself."""
-        return Reservation, (self.resource, self.amount, self.start_s, self.end_s)
-
-    def within(self, start_s: float, end_s: float) -> Reservation | None:
-        """The part of it in the interval [start, end); None when there is none."""
+    def within(self, start_s: float, end_s: float) -> Entry:
+        """The part of it in the interval [start, end)."""
         if not (self.start_s < end_s and self.end_s > start_s):
-            return None
-        if self.start_s >= start_s and self.end_s <= end_s:
-            return self
-        return replace(self, start_s=max(self.start_s, start_s), end_s=min(self.end_s, end_s))
+            return Entry({}, start_s, end_s)
+        return Entry(self.amounts, max(self.start_s, start_s), min(self.end_s, end_s))
 
 
-Entry = tuple[Reservation, ...]
-
-
-_Account = tuple[int, int, tuple[Reservation, ...]]
-"""What is promised of one resource: by how many for all time, how much together in parts of `_UNIT`, and for a time only."""
+_Account = tuple[int, int, tuple[tuple[float, float, float], ...]]
+"""What is promised of one resource: by how many for all time, how much together in parts of `_UNIT`, and (amount, from, until) otherwise."""
 
 
 def _peak(account: _Account, start_s: float, end_s: float) -> float | None:
-    """The most promised at any moment within [start, end), where some reservation starts; None when nothing is."""
+    """The most promised at any moment within [start, end), where some entry starts; None when nothing is."""
     holders, always, for_a_time = account
-    during = [each for each in for_a_time if each.start_s < end_s and each.end_s > start_s]
+    during = [each for each in for_a_time if each[1] < end_s and each[2] > start_s]
     if not during:
         return always / _UNIT if holders else None
-    moments = {max(each.start_s, start_s) for each in during}
-    most = max(sum(_parts(each.amount) for each in during if each.start_s <= moment < each.end_s) for moment in moments)
+    moments = {max(since_s, start_s) for _, since_s, _ in during}
+    most = max(sum(_parts(amount) for amount, since_s, until_s in during if since_s <= moment < until_s) for moment in moments)
     return (always + most) / _UNIT
 
 
 _NOTHING: _Account = 0, 0, ()
+_NO_ENTRY = Entry({})
 
 
 class Ledger:
-    """Reservations by service. `revision` counts the changes; `changed_since` says which entries they were."""
+    """What services hold. `revision` counts the changes; `changed_since` says which entries they were."""
 
     def __init__(self, entries: Mapping[str, Entry] | None = None, revision: int = 0) -> None:
         self.revision = revision
@@ -84,8 +74,8 @@ class Ledger:
         self._counted: dict[str, Entry] = {}
         """Of services whose entry changed since the accounts were last looked at, what these count for them."""
         self._changed: dict[str, int] = {}
-        for service, reservations in (entries or {}).items():
-            self._enter(service, reservations)
+        for service, entry in (entries or {}).items():
+            self._enter(service, entry)
             self._changed[service] = revision
 
     @property
@@ -93,8 +83,7 @@ class Ledger:
         """What each service holds. To be read only."""
         if self._window == ALWAYS:
             return self._entries
-        cut = {name: (each.within(*self._window) for each in entry) for name, entry in self._entries.items()}
-        return {name: tuple(each for each in entry if each is not None) for name, entry in cut.items()}
+        return {name: entry.within(*self._window) for name, entry in self._entries.items()}
 
     def reserved(self, start_s: float = -math.inf, end_s: float = math.inf) -> dict[str, float]:
         """The most that is promised of each resource at any moment within the interval [start, end)."""
@@ -119,8 +108,8 @@ class Ledger:
         held = {name: self._entries[name] for name in sorted(self._holding.get(kind, ()))}
         if self._window == ALWAYS:
             return held
-        cut = Ledger(held).during(*self._window).entries
-        return {name: entry for name, entry in cut.items() if any(each.resource.startswith(f"{kind}:") for each in entry)}
+        cut = {name: entry.within(*self._window) for name, entry in held.items()}
+        return {name: entry for name, entry in cut.items() if entry.amounts}
 
     def during(self, start_s: float, end_s: float) -> Ledger:
         """What of it holds within the interval [start, end): a view, to be read before the ledger changes."""
@@ -132,15 +121,15 @@ class Ledger:
         """The ledger as it would be if these services were gone."""
         return self._with(dict.fromkeys(services))
 
-    def with_entry(self, service: str, reservations: Entry) -> Ledger:
-        """The ledger with this service's reservations in place of what it had."""
-        return self._with({service: reservations})
+    def with_entry(self, service: str, entry: Entry) -> Ledger:
+        """The ledger with this entry in place of what the service had."""
+        return self._with({service: entry})
 
-    def put(self, service: str, reservations: Entry | None) -> Entry | None:
+    def put(self, service: str, entry: Entry | None) -> Entry | None:
         """Change the ledger itself: what the service holds from now on (None: it is gone). Returns what it held."""
         before = self._entries.get(service)
-        if reservations != before:
-            self._enter(service, reservations)
+        if entry != before:
+            self._enter(service, entry)
             self.revision += 1
             self._changed.pop(service, None)
             self._changed[service] = self.revision  # the latest change is last
@@ -167,21 +156,21 @@ class Ledger:
         other._entries, other._accounts = dict(self._entries), dict(self._accounts)
         other._of_kind = {kind: Promised(peaks) for kind, peaks in self._of_kind.items()}
         other._holding, other._counted = {kind: set(names) for kind, names in self._holding.items()}, {}
-        for service, reservations in changes.items():
-            other._enter(service, reservations)
+        for service, entry in changes.items():
+            other._enter(service, entry)
         other._changed = dict.fromkeys(other._entries, other.revision)
         return other
 
-    def _enter(self, service: str, reservations: Entry | None) -> None:
-        self._counted.setdefault(service, self._entries.pop(service, ()))
-        if reservations is not None:
-            self._entries[service] = reservations
+    def _enter(self, service: str, entry: Entry | None) -> None:
+        self._counted.setdefault(service, self._entries.pop(service, _NO_ENTRY))
+        if entry is not None:
+            self._entries[service] = entry
 
     def _count(self) -> None:
         """Bring the accounts up to the entries."""
         while self._counted:
             service, counted = self._counted.popitem()
-            entry = self._entries.get(service, ())
+            entry = self._entries.get(service, _NO_ENTRY)
             before, now = self._add(counted, -1), self._add(entry, +1)
             for kind in before - now:
                 self._holding[kind].discard(service)
@@ -189,22 +178,23 @@ class Ledger:
                 self._holding.setdefault(kind, set()).add(service)
 
     def _add(self, entry: Entry, sign: int) -> set[str]:
-        """Add an entry's reservations to the accounts, or take them away. Returns of which kinds their resources are.
+        """Add an entry to the accounts, or take them away. Returns of which kinds their resources are.
 
         Each plan does so to every link of a path or two: it is made to be fast.
         """
         accounts, of_kind, kinds = self._accounts, self._of_kind, set[str]()
-        for each in entry:
-            resource = each.resource
+        amounts, start_s, end_s = entry
+        for_ever = (start_s, end_s) == ALWAYS
+        for resource, amount in amounts.items():
             kind, name = _kind_and_name(resource)
             kinds.add(kind)
             holders, always, for_a_time = accounts.get(resource, _NOTHING)
-            if each.start_s == -math.inf and each.end_s == math.inf:
-                holders, always = holders + sign, always + sign * _parts(each.amount)
+            if for_ever:
+                holders, always = holders + sign, always + sign * _parts(amount)
             elif sign > 0:
-                for_a_time = (*for_a_time, each)
+                for_a_time = (*for_a_time, (amount, start_s, end_s))
             else:
-                at = for_a_time.index(each)
+                at = for_a_time.index((amount, start_s, end_s))
                 for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
             if not holders and not for_a_time:
                 del accounts[resource], of_kind[kind][name]

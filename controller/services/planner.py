@@ -34,7 +34,7 @@ from controller.network.topology import Topology
 from controller.routing.holding import held
 from controller.routing.refusal import NoRoute
 from controller.services.app import App, Plan
-from controller.services.ledger import ALWAYS, Entry, Ledger, Reservation
+from controller.services.ledger import ALWAYS, Entry, Ledger
 from controller.services.service import Service, promised
 from controller.services.turn import Turn
 
@@ -95,13 +95,6 @@ class _Has(NamedTuple):
     ledger: int = -1
 
 
-_Told = tuple[tuple[str, float, float, float], ...]
-
-
-def _entry(told: _Told | None) -> Entry | None:
-    return None if told is None else tuple(Reservation(*each) for each in told)
-
-
 class _News(NamedTuple):
     """What brings a worker that has `since` to `now`: the network whole (pickled) or what happened to it; pickled parts of the ledger."""
 
@@ -122,7 +115,7 @@ class _Replica:
         self.ahead: dict[str, Entry | None] = {}
         """What the controller's ledger has where this one may have something else: most plans are kept, and then nothing is to be undone."""
         self.has = now._replace(ledger=-1)
-        self.unread: dict[str, _Told | None] = {}
+        self.unread: dict[str, Entry | None] = {}
         """What was told of the controller's ledger and is neither in this one nor in `ahead` yet."""
         self.job = 0
         """The number of the last job that planned."""
@@ -140,7 +133,7 @@ class _Replica:
             for event in news.events[at.network - since.network :]:
                 self.topology.apply(event)
         for part in news.entries:
-            self.unread |= pickle.loads(part)  # noqa: S301
+            self.unread.update(pickle.loads(part))  # noqa: S301
         self.has = now
         return True
 
@@ -191,12 +184,12 @@ def _plans(replica: _Replica, job: _PlanJob) -> list[bytes]:
     but: Mapping[str, Entry | None] | None = job.but
     if job.after is None:
         replica.planned.clear()
-        replica.ahead |= {service: _entry(told) for service, told in replica.unread.items()}
+        replica.ahead |= replica.unread
         replica.unread.clear()
     elif job.after == replica.job:
         but = None
         for service in replica.unread.keys() - replica.planned:  # what is told is mostly what was planned, and is here already
-            replica.ledger.put(service, _entry(replica.unread.pop(service)))
+            replica.ledger.put(service, replica.unread.pop(service))
             replica.ahead.pop(service, None)
     else:
         return []
@@ -406,11 +399,7 @@ async def _news(has: _Has, topology: Topology, ledger: Ledger) -> _News:
     for start in range(0, len(entries), ENTRIES_PER_PART):
         if len(entries) > ENTRIES_PER_PART:
             await asyncio.sleep(0)
-        told: dict[str, _Told | None] = {
-            service: None if entry is None else tuple((each.resource, each.amount, each.start_s, each.end_s) for each in entry)
-            for service, entry in entries[start : start + ENTRIES_PER_PART]
-        }
-        parts.append(pickle.dumps(told))
+        parts.append(pickle.dumps(entries[start : start + ENTRIES_PER_PART], -1))
     events = topology.events_since(has.network) if has.network >= 0 else None
     whole, revision = (None, topology.revision) if events is not None else await _whole(topology)
     return _News(topology.name, has, now._replace(network=revision), whole, events or (), tuple(parts))

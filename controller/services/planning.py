@@ -18,7 +18,7 @@ from controller.services.app import CrossConnect, Plan
 from controller.services.desired import Book
 from controller.services.index import likeness
 from controller.services.judge import Judge
-from controller.services.ledger import Entry, Ledger, Reservation
+from controller.services.ledger import Entry, Ledger
 from controller.services.light_safety import taken
 from controller.services.planner import Planner, checked
 from controller.services.reconciler import Reconciler
@@ -308,8 +308,7 @@ class Planning:
         for name in sorted(held):
             left = self.book.of(name).absent if name in silent else ()
             ports = {f"port:{name}:{port}" for item in left if isinstance(item, CrossConnect) for port in (item.ingress, item.egress)}
-            entry = tuple(Reservation(port, 1.0) for port in sorted(ports))
-            self.book.ledger.put(f"what {name} may still hold", entry or None)
+            self.book.ledger.put(f"what {name} may still hold", Entry(dict.fromkeys(ports, 1.0)) if ports else None)
         self._held = {name for name in held if f"what {name} may still hold" in self.book.ledger.entries}
         return self.book.ledger
 
@@ -326,12 +325,12 @@ class Planning:
             if not foreign and holder not in self.book.ledger.entries:
                 continue
             now = taken(name, foreign, self.book.of(name).wanted)
-            entry = tuple(Reservation(resource, 1.0) for resource in sorted(now))
-            before = {each.resource for each in self.book.ledger.put(holder, entry or None) or ()}
+            had = self.book.ledger.put(holder, Entry(dict.fromkeys(now, 1.0)) if now else None)
+            before = set(had.amounts if had is not None else ())
             freed |= not before <= now
             for service in map(self.book.services.__getitem__, self.book.index.on.of(name) if now - before else ()):
-                needs = {each.resource for each in service.plan.reservations} if service.plan is not None else set()
-                if service.state != "REMOVING" and not service.reports_drift and not needs.isdisjoint(now - before):
+                needs = service.plan.reservations if service.plan is not None else {}
+                if service.state != "REMOVING" and not service.reports_drift and not needs.keys().isdisjoint(now - before):
                     robbed.add(service.id)
         return robbed, freed
 

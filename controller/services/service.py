@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from controller.services.app import Plan, Reservation
+from controller.services.app import Plan
+from controller.services.ledger import Entry
 
 ServiceState = Literal["REQUESTED", "PLANNED", "PROGRAMMING", "ACTIVE", "DEGRADED", "REPAIRING", "REMOVING", "FAILED"]
 
@@ -80,12 +80,9 @@ class Service(BaseModel):
         return self.model_copy(update={"state": state, "reason": reason, "served": self.served or state == "ACTIVE", **changes})
 
 
-def promised(plan: Plan, interval_s: tuple[float, float]) -> tuple[Reservation, ...]:
-    """The plan's reservations for the interval of its service."""
-    start_s, end_s = interval_s
-    return tuple(
-        each if (each.start_s, each.end_s) == interval_s else replace(each, start_s=start_s, end_s=end_s) for each in plan.reservations
-    )
+def promised(plan: Plan, interval_s: tuple[float, float]) -> Entry:
+    """What the ledger has for the plan: its reservations, for the interval of its service."""
+    return Entry(plan.reservations, *interval_s)
 
 
 SERVICE: TypeAdapter[Service] = TypeAdapter(Service)

@@ -7,10 +7,10 @@ What a device should hold, what it holds and what must change are all sets of it
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from operator import attrgetter
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 BELLHOP_COOKIE_PREFIX = 0xBE11
 """The top 16 bits of the cookie of every flow rule that Bellhop owns."""
@@ -203,9 +203,8 @@ class MediaChannel:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRelay:
-    """One KME's part in carrying the keys of one service over one path.
+class KeyRelay(NamedTuple):
+    """One KME's part in carrying the keys of one service over one path. A tuple, as plans make, send, store and compare them by the thousand.
 
     `saes` are the service's two SAE IDs, left and right. `left` and `right` are the neighbouring KMEs on the path towards each; None
     marks the KME that serves that SAE. `share` of `shares` numbers the XOR share this path carries; with `split` above 1 it is instead the
@@ -225,14 +224,6 @@ class KeyRelay:
     split: int = 1
     kind: Literal["key-relay"] = "key-relay"
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """By its values, as plans travel between processes by the thousand."""
-        return KeyRelay, _RELAY_VALUES(self)
-
-    def __hash__(self) -> int:
-        # By hand, of what tells a KME's entries apart: each is looked up a dozen times on its way to its device.
-        return hash((self.service, self.share, self.left))
-
     @property
     def key(self) -> tuple[object, ...]:
         return (self.kind, self.service, self.share)
@@ -243,11 +234,14 @@ class KeyRelay:
         return True
 
 
-_RELAY_VALUES = attrgetter(*KeyRelay.__slots__)
-
 Item = FlowRule | Group | Meter | CrossConnect | MediaChannel | KeyRelay
 
-_VALUES = {each: attrgetter(*each.__slots__) for each in (FlowRule, Group, Meter, CrossConnect, MediaChannel, KeyRelay)}
+_VALUES = {each: attrgetter(*each.__slots__) for each in (FlowRule, Group, Meter, CrossConnect, MediaChannel)}
+
+
+def fields_of(item: Item) -> dict[str, Any]:
+    """What the item says, by name."""
+    return item._asdict() if isinstance(item, KeyRelay) else asdict(item)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -339,12 +338,12 @@ async def test_the_driver_reads_checks_applies_and_hears(tmp_path: Path) -> None
             raise AssertionError
 
         assert (await driver.read()).items == frozenset()
-        wrong = replace(entry, right="mars", saes=("sae-q", "sae-b"))
+        wrong = entry._replace(right="mars", saes=("sae-q", "sae-b"))
         faults = await driver.check(Diff("alice", add=(wrong,)))
         assert len(faults) == 2
         assert "mars" in faults[0]
         with pytest.raises(Refused, match="mars"):
-            await driver.apply(Diff("alice", add=(entry, replace(wrong, service="other"))))
+            await driver.apply(Diff("alice", add=(entry, wrong._replace(service="other"))))
         assert (await driver.read()).items == frozenset()
         await driver.apply(Diff("alice", add=(entry,)))
         assert (await driver.read()).items == frozenset({entry})
@@ -352,7 +351,7 @@ async def test_the_driver_reads_checks_applies_and_hears(tmp_path: Path) -> None
         await heard(lambda event: event == QkdLinkReport("alice", "qkd:alice--relay1", True, 12_000.0, 0.03))
         made.links["alice-relay1"].set(False, 0.0, 0.11)
         await heard(lambda event: event == QkdLinkReport("alice", "qkd:alice--relay1", False, 0.0, 0.11))
-        await made.request("POST", f"{made.urls['alice']}/control/v1/relays", "controller", "c2", remove=[_as_json(entry)])
+        await made.request("POST", f"{made.urls['alice']}/control/v1/relays", "controller", "c2", remove=[entry._asdict()])
         assert isinstance(await heard(lambda event: not isinstance(event, QkdLinkReport)), Changed), "its own change is no event"
         await made.stop("alice")
         await heard(lambda event: not isinstance(event, QkdLinkReport))
@@ -361,10 +360,6 @@ async def test_the_driver_reads_checks_applies_and_hears(tmp_path: Path) -> None
         await made.start("alice")
         await heard(lambda event: isinstance(event, Connected))
         assert await driver.read() == State(pool_bytes=(await driver.read()).pool_bytes)
-
-
-def _as_json(entry: KeyRelay) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
 
 
 SERVE = "import asyncio, sys; from apps.kme.program import *; asyncio.run(serve([KmeSettings.model_validate_json(sys.argv[1])]))"

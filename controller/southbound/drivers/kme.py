@@ -9,7 +9,6 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import aiohttp
@@ -165,6 +164,6 @@ class Kme:
 
 def _change(diff: Diff) -> dict[str, Any]:
     return {
-        "add": [asdict(item) for item in diff.add if isinstance(item, KeyRelay)],
-        "remove": [asdict(item) for item in diff.remove if isinstance(item, KeyRelay)],
+        "add": [item._asdict() for item in diff.add if isinstance(item, KeyRelay)],
+        "remove": [item._asdict() for item in diff.remove if isinstance(item, KeyRelay)],
     }

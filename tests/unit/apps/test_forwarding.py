@@ -12,7 +12,7 @@ from apps.forwarding import QUESTION_PRIORITY, Connectivity, plan, serving
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.refusal import NoRoute
-from controller.services.app import FlowRule, Ledger, Plan, Reservation, State, cookie
+from controller.services.app import Entry, FlowRule, Ledger, Plan, State, cookie
 from controller.southbound.device import Meter
 from tests.unit.apps.forwarded import advertisement, arp, echo, fabric, ip, ipv6, mac, packet, solicitation
 
@@ -198,13 +198,13 @@ def test_promised_rates_come_out_of_the_capacity_of_links() -> None:
     ledger = Ledger()
     for number, (ends, rate) in enumerate(((("h1", "h3"), 60.0), (("h1", "h2"), 40.0))):
         ledger = ledger.with_entry(
-            f"c{number}", plan(f"c{number}", Connectivity(ends=ends, rate_mbps=rate), network, ledger, 0.0).reservations
+            f"c{number}", Entry(plan(f"c{number}", Connectivity(ends=ends, rate_mbps=rate), network, ledger, 0.0).reservations)
         )
     with pytest.raises(NoRoute, match=r"from h2 to h3 has 40\.5 Mbit/s free") as refused:
         plan("d", Connectivity(ends=("h2", "h3"), rate_mbps=40.5), network, ledger, 0.0)
     assert (refused.value.constraint, refused.value.best) == ("rate_mbps", 40.0)
     plan("d", Connectivity(ends=("h2", "h3"), rate_mbps=40.0), network, ledger, 0.0)
-    plan("d", Connectivity(ends=("h2", "h3")), network, ledger.with_entry("d", (Reservation("ethernet:l3", 40.0),)), 0.0)
+    plan("d", Connectivity(ends=("h2", "h3")), network, ledger.with_entry("d", Entry({"ethernet:l3": 40.0})), 0.0)
 
 
 def test_a_path_that_takes_too_long_is_refused_with_what_the_best_takes() -> None:
@@ -225,7 +225,7 @@ def test_a_meter_has_a_number_that_nobody_else_has_on_its_switch() -> None:
     first = plan("c", request, network, Ledger(), 0.0)
     assert plan("c", request, network, Ledger(), 0.0) == first
     (meter,) = (item for item in first.desired["s1"] if isinstance(item, Meter))
-    taken = Ledger().with_entry("other", (Reservation(f"meter:s1:{meter.number}", 1.0),))
+    taken = Ledger().with_entry("other", Entry({f"meter:s1:{meter.number}": 1.0}))
     second = plan("c", request, network, taken, 0.0)
     (other,) = (item for item in second.desired["s1"] if isinstance(item, Meter))
     assert other == replace(meter, number=other.number)
@@ -241,7 +241,7 @@ def test_two_hosts_are_connected_once(network: Topology) -> None:
         first = plan("c", Connectivity(ends=("h1", "h2")), network, Ledger(), 0.0)
     except NoRoute:
         return
-    ledger = Ledger().with_entry("c", first.reservations)
+    ledger = Ledger().with_entry("c", Entry(first.reservations))
     with pytest.raises(NoRoute, match="connected by another service already"):
         plan("d", Connectivity(ends=("h2", "h1")), network, ledger, 0.0)
     assert plan("c", Connectivity(ends=("h1", "h2")), network, ledger.without(["c"]), 0.0) == first

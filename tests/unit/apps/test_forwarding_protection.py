@@ -13,7 +13,7 @@ from apps.forwarding import Connectivity, plan
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.refusal import NoRoute
-from controller.services.app import FlowRule, Ledger, Plan, Reservation
+from controller.services.app import Entry, FlowRule, Ledger, Plan
 from controller.southbound.device import Group
 from tests.unit.apps.forwarded import advertisement, arp, fabric, ip, ipv6, mac, packet, solicitation
 
@@ -147,9 +147,7 @@ def test_items_are_told_apart_and_bellhops_own(network: Topology, disjoint: str)
     named = {(name, item.number) for name, item in items if isinstance(item, Group)}
     used = {(name, value) for name, item in items if isinstance(item, FlowRule) for action, value in item.actions if action == "group"}
     assert named == used
-    assert {each.resource for each in both.reservations if each.resource.startswith("group:")} == {
-        f"group:{n}:{number}" for n, number in named
-    }
+    assert {resource for resource in both.reservations if resource.startswith("group:")} == {f"group:{n}:{number}" for n, number in named}
 
 
 def ring(size: int, capacity_mbps: float = 100) -> Topology:
@@ -178,12 +176,12 @@ def test_a_promise_holds_on_both_paths() -> None:
     network = ring(4)
     request = Connectivity(ends=("h1", "h2"), protection="fast-failover", rate_mbps=60)
     first = plan("c", request, network, Ledger(), 0.0)
-    promised = {each.resource for each in first.reservations if each.resource.startswith("ethernet:")}
+    promised = {resource for resource in first.reservations if resource.startswith("ethernet:")}
     assert promised == {f"ethernet:{link.id}" for link in network.links()}
     with pytest.raises(NoRoute) as refused:
         plan("c", request, ring(4, 50), Ledger(), 0.0)
     assert (refused.value.constraint, refused.value.best) == ("rate_mbps", 50)
-    taken = Ledger().with_entry("other", (Reservation("ethernet:ethernet:s4--s1", 41.0),))
+    taken = Ledger().with_entry("other", Entry({"ethernet:ethernet:s4--s1": 41.0}))
     with pytest.raises(NoRoute, match="no two paths") as refused:
         plan("c", request, network, taken, 0.0)
     assert refused.value.constraint == "disjoint"

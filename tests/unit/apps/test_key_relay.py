@@ -13,7 +13,7 @@ from controller.network.document import load
 from controller.network.model import Attachment, Link, Node
 from controller.network.topology import Topology, UnknownName
 from controller.routing.refusal import NoRoute
-from controller.services.app import Companion, KeyRelay, Ledger, Plan, Reservation, State
+from controller.services.app import Companion, Entry, KeyRelay, Ledger, Plan, State
 from tests.unit.services.sandbox import SANDBOX
 
 
@@ -84,7 +84,7 @@ def test_no_link_ever_promises_more_than_it_makes(network: Topology, request: Ke
         assert all(item.rate_bps == rates[item.share] for item in entries)
         each = sum(rates.values()) if request.split > 1 else max(rates.values())
         assert each * 2 == pytest.approx(request.rate_bps or found.route["rate_bps"]), "both directions together"
-        ledger, number = ledger.with_entry(f"k{number}", found.reservations), number + 1
+        ledger, number = ledger.with_entry(f"k{number}", Entry(found.reservations)), number + 1
     promised = ledger.reserved()
     for link in network.links("qkd"):
         assert promised.get(f"key:{link.id}", 0.0) <= (link.rate_bps or 0.0) * (1 + 1e-9)
@@ -116,9 +116,8 @@ def test_a_link_that_two_paths_of_a_split_share_promises_what_both_carry() -> No
     links = [Link(kind="qkd", ends=pair, rate_bps=1000.0 if pair == ("a", "r") else 300.0) for pair in ends]
     found = planned(Topology("fork", nodes, links), Keys(ends=("a", "b"), rate_bps=450, split=2))
     assert found is not None
-    promised = {each.resource: each.amount for each in found.reservations}
-    assert promised["key:qkd:a--r"] == pytest.approx(450) and len(found.reservations) == len(promised) == 5
-    assert promised["key:qkd:x--b"] + promised["key:qkd:y--b"] == pytest.approx(450)
+    assert found.reservations["key:qkd:a--r"] == pytest.approx(450) and len(found.reservations) == 5
+    assert found.reservations["key:qkd:x--b"] + found.reservations["key:qkd:y--b"] == pytest.approx(450)
     with pytest.raises(ValueError, match="one of them must be 1"):
         Keys(ends=("a", "b"), split=2, shares=2)
 
@@ -135,11 +134,11 @@ def test_switched_links_bring_their_lightpath_and_fixed_ones_their_glass() -> No
 def test_a_switched_link_needs_its_ports_unless_they_light_it_already() -> None:
     network = load(SANDBOX)
     keys = Keys(ends=("alice", "bob"), avoid=("relay1", "relay3"))
-    other = Ledger().with_entry("l", (Reservation("port:ocs1:1", 1.0), Reservation("port:ocs1:9", 1.0)))
+    other = Ledger().with_entry("l", Entry({"port:ocs1:1": 1.0, "port:ocs1:9": 1.0}))
     with pytest.raises(NoRoute):
         plan("k", keys, network, other, 0.0)
     own = Ledger().with_entry(
-        "l", lightpath.plan("l", lightpath.Lightpath(ends=("alice/q9", "bob/q9")), network, Ledger(), 0.0).reservations
+        "l", Entry(lightpath.plan("l", lightpath.Lightpath(ends=("alice/q9", "bob/q9")), network, Ledger(), 0.0).reservations)
     )
     assert plan("k", keys, network, own, 0.0) == plan("k", keys, network, Ledger(), 0.0)
 

@@ -16,7 +16,7 @@ from controller.network.model import Link, Module, Node
 from controller.network.topology import Topology
 from controller.routing.light.plant import mhz_of
 from controller.routing.refusal import NoRoute
-from controller.services.app import CrossConnect, Ledger, Plan, State
+from controller.services.app import CrossConnect, Entry, Ledger, Plan, State
 from controller.southbound.device import MediaChannel
 from topologies.emulation.plant import FibrePlant, Lit
 
@@ -129,9 +129,9 @@ def test_more_loss_than_the_tolerance_is_told(network: Topology, extra_db: float
 def test_ports_are_exclusive(network: Topology) -> None:
     ledger = Ledger()
     first = plan("l", Lightpath(ends=("alice", "bob")), network, ledger, 0.0)
-    assert {each.resource for each in first.reservations} == {f"port:{port}" for port in first.route["ports"]}
+    assert first.reservations.keys() == {f"port:{port}" for port in first.route["ports"]}
     with pytest.raises(NoRoute) as refused:
-        plan("m", Lightpath(ends=("alice", "bob")), network, ledger.with_entry("l", first.reservations), 0.0)
+        plan("m", Lightpath(ends=("alice", "bob")), network, ledger.with_entry("l", Entry(first.reservations)), 0.0)
     assert refused.value.constraint == "ports"
     if first.route["loss_db"]:
         with pytest.raises(NoRoute) as refused:
@@ -185,7 +185,7 @@ def test_a_bundle_is_one_change_and_its_strands_share_what_they_can() -> None:
     assert planned.expected_power_dbm["o"][5] == pytest.approx(10 * math.log10(10**-2.35 + 10**-0.65))
     assert planned.route["cross_connects"] == [{"switch": "o", "ingress": 1, "egress": 5, "place": 0}]
     with pytest.raises(NoRoute) as refused:
-        again = plan("m", Lightpath.model_validate(BUNDLE), network, Ledger().with_entry("l", planned.reservations), 0.0)
+        again = plan("m", Lightpath.model_validate(BUNDLE), network, Ledger().with_entry("l", Entry(planned.reservations)), 0.0)
         assert again is None
     assert refused.value.constraint == "ports"
     dark = State(frozenset(planned.desired["o"]), {1: -60.0, 5: -60.0})
@@ -228,7 +228,7 @@ links:
     assert (channel.source, channel.dest) == ("1", "3")
     assert channel.lower_frequency_mhz < mhz_of(1550) < channel.upper_frequency_mhz
     assert [each["place"] for each in first.route["media_channels"]] == [1], "the cross-connect at the source comes last"
-    second = plan("m", Lightpath(ends=("a/s", "b/s")), network, Ledger().with_entry("l", first.reservations), 0.0)
+    second = plan("m", Lightpath(ends=("a/s", "b/s")), network, Ledger().with_entry("l", Entry(first.reservations)), 0.0)
     (other,) = second.desired["w"]
     assert isinstance(other, MediaChannel)
     assert other.index == channel.index + 1

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -256,8 +255,8 @@ async def test_a_path_of_a_split_without_key_holds_up_no_other(tmp_path: Path) -
 async def test_entries_change_all_or_none_and_last(tmp_path: Path) -> None:
     async with network(tmp_path) as made:
         relay = made.relays["alice"]
-        good = replace(entry("alice"), service="second")
-        assert await relay.change([good, replace(good, service="third", right="mars")], [entry("alice")])
+        good = entry("alice")._replace(service="second")
+        assert await relay.change([good, good._replace(service="third", right="mars")], [entry("alice")])
         assert set(relay.entries) == {("svc", 0)}
         assert await relay.change([good], [entry("alice")], only_check=True) == []
         assert set(relay.entries) == {("svc", 0)}
@@ -289,7 +288,7 @@ def test_faults_say_what_is_wrong(tmp_path: Path, change: dict[str, Any], word: 
     made = Network(tmp_path)
     try:
         assert faults([entry("alice")], made.relays["alice"].settings) == []
-        assert word in " ".join(faults([replace(entry("alice"), **change)], made.relays["alice"].settings))
+        assert word in " ".join(faults([entry("alice")._replace(**change)], made.relays["alice"].settings))
     finally:
         for name in PATH:
             made.relays[name].close()

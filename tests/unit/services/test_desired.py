@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controller.services.app import Companion, Plan, Reservation
+from controller.services.app import Companion, Plan
 from controller.services.desired import Book
 from controller.services.service import TRANSITIONS, Service, ServiceState, promised
 from controller.southbound.device import CrossConnect, FlowRule, Item
@@ -116,13 +114,13 @@ def test_a_plan_survives_the_store_whole(store: Store) -> None:
             7, (("eth_src", "02:00:00:00:00:01/ff:ff:ff:ff:ff:00"), ("in_port", 2)), (("output", 3),), 0xBE11 << 48 | (1 << 48) - 1, 1, 3
         ),
         CrossConnect(1, 17),
-        replace(relay("s", "left"), rate_bps=0.1 + 0.2),
+        relay("s", "left")._replace(rate_bps=0.1 + 0.2),
     )
     plan = Plan(
         desired={"A": items},
         touches=frozenset({"a", "fibre:a--b"}),
         route={"hops": [{"link": None}], "loss_db": 4.2},
-        reservations=(Reservation("port:o:1", 1.0), Reservation("key:q", 0.5, 10.0, math.inf)),
+        reservations={"port:o:1": 1.0, "key:q": 0.5},
         companions=(Companion("lightpath", {"ends": ["a/q", "b/q"]}),),
         expected_power_dbm={"o": {9: -23.25}},
         explanation=("one", "two"),

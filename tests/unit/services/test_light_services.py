@@ -125,7 +125,7 @@ async def test_what_is_kept_until_its_light_is_out_is_planned_for_nobody_else(ne
         await net.desk.remove("l")
         await net.reaches("l", "REMOVING", reason="ocs2: light may still come from ocs1")
         (kept,) = connects(net)["ocs2"]
-        held = {each.resource for each in net.desk.ledger().entries["what ocs2 may still hold"]}
+        held = net.desk.ledger().entries["what ocs2 may still hold"].amounts.keys()
         assert held == {f"port:ocs2:{kept.ingress}", f"port:ocs2:{kept.egress}"}
         net.devices["ocs1"].up = True
         net.reconciler.renew("ocs1")

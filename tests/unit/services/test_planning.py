@@ -23,7 +23,7 @@ from controller.services import planner as planner_module
 from controller.services import planning as planning_module
 from controller.services.app import Plan
 from controller.services.desired import Book
-from controller.services.ledger import Entry, Ledger, Reservation
+from controller.services.ledger import Entry, Ledger
 from controller.services.planner import Planner, Wanted, apps, checked, plan_in_order, put_back
 from controller.services.planning import Planning
 from controller.services.service import Service, promised
@@ -66,7 +66,7 @@ def test_a_batch_gives_the_plans_of_one_after_the_other(
     asked: list[tuple[tuple[str, dict[str, Any]], tuple[float | None, float | None]]], size: int, standing: set[int]
 ) -> None:
     services = [service(number, kind, request, *interval) for number, ((kind, request), interval) in enumerate(asked)]
-    held = {f"s{number}": (Reservation("key:qkd:relay1--relay2", 700.0), Reservation("port:ocs1:1", 1.0)) for number in standing}
+    held = {f"s{number}": Entry({"key:qkd:relay1--relay2": 700.0, "port:ocs1:1": 1.0}) for number in standing}
     one_by_one, together = Ledger(held), Ledger(held)
     alone: list[Plan | Exception] = []
     for each in services:
@@ -110,11 +110,11 @@ async def test_a_worker_that_lost_its_copies_or_serves_two_gives_the_same_plans(
             assert found == direct
 
     await as_anew()
-    ledger.put("x", (Reservation("key:qkd:relay1--relay2", 2000.0),))
+    ledger.put("x", Entry({"key:qkd:relay1--relay2": 2000.0}))
     topology.apply(AdminChanged("node", "relay3", "draining"))
     await as_anew()
     planner_module._replicas.clear()
-    ledger.put("y", (Reservation("key:qkd:alice--relay1", 100.0),))
+    ledger.put("y", Entry({"key:qkd:alice--relay1": 100.0}))
     await as_anew()
     await other.plans(asked, other_topology, Ledger(), 0.0)  # now the worker has somebody else's network of the same name
     ledger.put("x", None)
@@ -126,7 +126,7 @@ async def test_a_worker_that_lost_its_copies_or_serves_two_gives_the_same_plans(
 
 async def test_the_worker_is_sent_what_changed_and_no_more(worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     topology, planner = fresh(), Planner(worker)
-    ledger = Ledger({f"x{number}": (Reservation("key:qkd:relay1--relay2", 1.0),) for number in range(250)})
+    ledger = Ledger({f"x{number}": Entry({"key:qkd:relay1--relay2": 1.0}) for number in range(250)})
     sent: list[Any] = []
     job = planner_module._job
     monkeypatch.setattr(planner_module, "_job", lambda news, *work: (sent.append(news), job(news, *work))[1])
@@ -284,7 +284,7 @@ async def test_what_was_told_to_a_job_that_planned_nothing_counts_for_the_next(w
     (one,) = await planner.plans([first], topology, ledger, 0.0)
     assert isinstance(one, Plan)
     full = {link.id for link in topology.links("qkd")} & one.touches
-    ledger.put("other", tuple(Reservation(f"key:{link}", 1e9) for link in sorted(full)))
+    ledger.put("other", Entry({f"key:{link}": 1e9 for link in full}))
     assert await planner.compute(topology, name_of) == topology.name
     (two,) = await planner.plans([second], topology, ledger, 0.0, going_on=True)
     assert isinstance(two, Exception) or full.isdisjoint(two.touches)
@@ -295,7 +295,7 @@ def name_of(topology: Topology) -> str:
 
 
 async def test_calls_that_count_on_the_one_before_give_the_plans_of_one_call(worker: ThreadPoolExecutor) -> None:
-    topology, ledger, planner = fresh(), Ledger({"x": (Reservation("key:qkd:relay1--relay2", 700.0),)}), Planner(worker)
+    topology, ledger, planner = fresh(), Ledger({"x": Entry({"key:qkd:relay1--relay2": 700.0})}), Planner(worker)
     asked = [service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(6)]
     whole = plan_in_order(topology, Ledger(ledger.entries), [Wanted.of(each) for each in asked], {}, 0.0, ledger.revision, {})
     assert len({str(each) for each in whole}) > 2, "they get into each other's way"
@@ -315,9 +315,9 @@ async def test_what_changed_elsewhere_counts_for_calls_that_go_on(worker: Thread
     first, second = (service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(2))
     (one,) = await planner.plans([first], topology, ledger, 0.0)
     assert isinstance(one, Plan)
-    ledger.put(first.id, ())  # not what was planned: the plans of this call count nevertheless
+    ledger.put(first.id, Entry({}))  # not what was planned: the plans of this call count nevertheless
     full = {link.id for link in topology.links("qkd")} & one.touches
-    ledger.put("other", tuple(Reservation(f"key:{link}", 1e9) for link in sorted(full)))
+    ledger.put("other", Entry({f"key:{link}": 1e9 for link in full}))
     (two,) = await planner.plans([second], topology, ledger, 0.0, going_on=True)
     direct = Ledger(ledger.entries).with_entry(first.id, promised(one, first.interval_s))
     (expected,) = plan_in_order(topology, direct, [Wanted.of(second)], {}, 0.0, ledger.revision, {})
@@ -368,7 +368,7 @@ def test_a_planner_that_is_started_has_its_worker_before_its_first_job() -> None
 
 
 def test_what_a_ledger_has_ahead_is_undone_to_what_it_had_at_first() -> None:
-    first, second, third = ((Reservation("key:l", amount),) for amount in (1.0, 2.0, 3.0))
+    first, second, third = (Entry({"key:l": amount}) for amount in (1.0, 2.0, 3.0))
     ledger = Ledger({"a": first, "b": first})
     before: dict[str, Entry | None] = {}
     put_back(ledger, before, {"a": second})

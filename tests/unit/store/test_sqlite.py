@@ -116,7 +116,7 @@ def test_a_store_of_another_schema_is_refused_and_left_alone(path: Path) -> None
         raw.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
     raw.close()
     for _ in range(2):  # the refused one keeps no lock
-        with pytest.raises(StoreError, match=r"has schema version 99, this Bellhop reads 2; use the Bellhop that wrote it"):
+        with pytest.raises(StoreError, match=r"has schema version 99, this Bellhop reads 3; use the Bellhop that wrote it"):
             Store(path)
 
 
