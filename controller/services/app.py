@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -142,7 +143,12 @@ class Plan:
     network_revision: int = 0
     ledger_revision: int = 0
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """By its values: plans come from another process by the thousand, and a frozen dataclass looks its fields up each time."""
+        return Plan, _PLAN_VALUES(self)
 
+
+_PLAN_VALUES = attrgetter(*Plan.__slots__)
 PlanFunction = Callable[[str, Any, Topology, Ledger, float], Plan]
 ServingFunction = Callable[[str, Plan, Mapping[str, State]], str]
 SuspectsFunction = Callable[[Plan, Mapping[str, State]], frozenset[str]]

@@ -14,14 +14,14 @@ from typing import NamedTuple
 from controller.routing.keys.promised import Promised
 
 ALWAYS = (-math.inf, math.inf)
-_UNIT = 1 << 1074
-"""So many parts of one make every amount a whole number: the least float is one of them."""
+_UNIT = 1 << 256
+"""So many parts of one make every amount above 1e-60 a whole number, and of a lesser one what is to be heeded of it."""
 
 
 @lru_cache(4096)
 def _parts(amount: float) -> int:
     whole, of = amount.as_integer_ratio()
-    return whole * (_UNIT // of)
+    return whole * _UNIT // of
 
 
 class Entry(NamedTuple):
@@ -182,27 +182,29 @@ class Ledger:
 
         Each plan does so to every link of a path or two: it is made to be fast.
         """
-        accounts, of_kind, kinds = self._accounts, self._of_kind, set[str]()
+        accounts, kinds, last, before = self._accounts, set[str](), "", math.nan
         amounts, start_s, end_s = entry
         for_ever = (start_s, end_s) == ALWAYS
         for resource, amount in amounts.items():
             kind, name = _kind_and_name(resource)
-            kinds.add(kind)
+            if kind != last:
+                kinds.add(last := kind)
+                peaks = self._of_kind.get(kind) or self._of_kind.setdefault(kind, Promised())
             holders, always, for_a_time = accounts.get(resource, _NOTHING)
             if for_ever:
-                holders, always = holders + sign, always + sign * _parts(amount)
+                if amount != before:
+                    before, parts = amount, sign * _parts(amount)
+                holders, always = holders + sign, always + parts
             elif sign > 0:
                 for_a_time = (*for_a_time, (amount, start_s, end_s))
             else:
                 at = for_a_time.index((amount, start_s, end_s))
                 for_a_time = for_a_time[:at] + for_a_time[at + 1 :]
             if not holders and not for_a_time:
-                del accounts[resource], of_kind[kind][name]
+                del accounts[resource], peaks[name]
                 continue
             accounts[resource] = account = holders, always, for_a_time
-            if kind not in of_kind:
-                of_kind[kind] = Promised()
-            of_kind[kind][name] = (_peak(account, *ALWAYS) or 0.0) if for_a_time else always / _UNIT
+            peaks[name] = (_peak(account, *ALWAYS) or 0.0) if for_a_time else always / _UNIT
         return kinds
 
 

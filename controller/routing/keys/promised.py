@@ -19,9 +19,10 @@ class Promised(UserDict[str, float]):
 
     def __setitem__(self, name: str, amount: float) -> None:
         self.data[name] = amount
-        if len(self.changes) >= CHANGES_KEPT:
-            self.changes = []
-        self.changes.append(name)
+        changes = self.changes
+        if len(changes) >= CHANGES_KEPT:
+            self.changes = changes = []
+        changes.append(name)
 
     def __delitem__(self, name: str) -> None:
         self[name] = self.data[name]  # noted as any other change

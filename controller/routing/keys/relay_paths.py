@@ -104,7 +104,7 @@ class Search:
         """The paths with the fewest trusted nodes, then links, over segments at least that wide."""
         if shares == 1:
             path = self.smallest(least, max_trusted_nodes)
-            if path is None or simple(path):
+            if path is None or not self.segments.chains or simple(path):
                 return PathSet(None if path is None else (path,), True)
             relaxed: tuple[Path, ...] | None = (path,)  # two entangled segments over one repeater: its links would be counted twice
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,7 @@ RELAYS = frozenset({"trusted-node", "satellite", "ground-station"})
 SegmentKind = Literal["relay", "entanglement"]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One way to make key between the first and the last of `nodes`; `width_bps` is what is not yet promised, at least 0."""
 
     kind: SegmentKind
