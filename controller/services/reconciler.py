@@ -12,56 +12,25 @@ import time
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from typing import NamedTuple
+from functools import partial
 
 from controller.network.topology import Topology
 from controller.routing.light.plant import Plant, build
-from controller.services.app import cookie
 from controller.services.desired import STANDING, Book, Desired
 from controller.services.device_view import UNREAD, DeviceView
 from controller.services.light_order import LightOrder, in_order
-from controller.services.light_safety import JOINS, Join, after, ends, unsafe
+from controller.services.light_safety import JOINS, Join, Part, after, unsafe
 from controller.services.stages import stages
 from controller.services.turn import Turn, let_go, together
-from controller.southbound.device import (
-    Device,
-    DeviceError,
-    Diff,
-    FlowRule,
-    Group,
-    Item,
-    KeyRelay,
-    Meter,
-    Refused,
-    State,
-    diff,
-)
-from controller.southbound.openflow.change import used
+from controller.services.work import Change, Work, darken, drop, owned, to_do, wait_for_dark
+from controller.southbound.device import Device, DeviceError, Diff, Item, Refused, State, diff
 
 LONG_TABLE = 500
 """So many items of a device, read or wanted, are compared beside the event loop."""
-PIECE = 200
-"""So many items are looked through before others have their turn."""
 RETRY_S = 1.0
 """How long to wait before a device that failed is tried again."""
 GATHER_S = 0.5
 """How long to wait after a round while many services are being planned."""
-
-
-class Change(NamedTuple):
-    """What one device is to change, and the service each item is for; "" for what no service has any more."""
-
-    whole: Diff
-    owners: Mapping[Item, str]
-
-    def only(self, concerns: Callable[[str], bool]) -> Change:
-        """The part of it that is for some of the services."""
-        owners = {item: service for item, service in self.owners.items() if concerns(service)}
-        return self if len(owners) == len(self.owners) else Change(_within(self.whole, owners), owners)
-
-
-Work = dict[str, Change]
 
 
 @dataclass(slots=True)
@@ -160,7 +129,10 @@ class Reconciler:
                 each = self.views[name].deviations.due(each, now_s, self.verdict_s)
                 each = self._without_reported(each)
                 if not each.empty:
-                    work[name] = await self._owned(each, held)
+                    view, services = self.views[name], self.book.services
+                    # not what somebody else has had the device compared for meanwhile
+                    wanted = (view.against or self.book.of(name)).wanted
+                    work[name] = await owned(each, (view.state or UNREAD).items, wanted, services, held)
                     await turn.pause()
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
@@ -246,48 +218,16 @@ class Reconciler:
                 held |= {service for service, items in desired.present.items() if not known.issuperset(items)}
         return held
 
-    async def _owned(self, each: Diff, held: Container[str]) -> Change:
-        """The diff with whose its items are; without those of services that are held, and what somebody else has had the device compared
-        for meanwhile."""
-        wanted = (self.views[each.device].against or self.book.of(each.device)).wanted
-        services = self.book.services
-        kinds = set(map(type, each.remove))
-        flows = kinds & {FlowRule, Group, Meter}
-        cookies = {_cookie(name): name for name, service in services.items() if service.delivered} if flows else {}
-
-        users: dict[object, str] = {}
-        if kinds & {Group, Meter} and (state := self.views[each.device].state) is not None:
-            users = _users(state.items, cookies)
-
-        def leaving(item: Item) -> str:
-            match item:
-                case FlowRule():
-                    return cookies.get(item.cookie, "")
-                case Group() | Meter():
-                    return users.get(item.key, "")  # with the rules that use it, which would be deleted with it
-                case KeyRelay() if item.service in services and services[item.service].delivered:
-                    return item.service
-            return ""
-
-        owners: dict[Item, str] = {}
-        turn = Turn()
-        for start in range(0, max(len(each.add), len(each.remove)), PIECE):
-            piece = slice(start, start + PIECE)
-            owners |= {item: wants[-1] for item in each.add[piece] if (wants := wanted.get(item)) and wants[-1] not in held}
-            owners |= {item: owner for item in each.remove[piece] if (owner := leaving(item)) not in held}
-            await turn.pause()
-        return Change(each if len(owners) == len(each.add) + len(each.remove) else _within(each, owners), owners)
-
     async def _check(self, work: Work, refused: dict[str, str]) -> set[str]:
         """Asked before the first stage: what devices would refuse. Services refused, and devices that did not answer, leave `work`.
 
         Returns the devices to try again.
         """
         self._refuse(work, [change.whole for change in work.values()], self._joins(work), refused)
-        _drop(work, set(), set(refused))
+        drop(work, set(), set(refused))
         results = await together(self._check_one(name, change, refused) for name, change in sorted(work.items()))
         failed = {name for name, passed in zip(sorted(work), results, strict=True) if not passed}
-        _drop(work, failed, set(refused))
+        drop(work, failed, set(refused))
         return failed
 
     async def _check_one(self, name: str, change: Change, refused: dict[str, str]) -> bool:
@@ -337,18 +277,18 @@ class Reconciler:
         troubles: dict[str, str] = {}
         joins = self._joins(work)
         light = await self._light_order(work, joins)
-        self._darken(work, light, held | refused.keys())
+        darken(work, self._darkened(light, held | refused.keys()))
         waiting = set[str]()
         # pure, and long when there is much to do
         for stage in await asyncio.to_thread(stages, [change.whole for change in work.values()], light):
             if joins:
-                told = self._wait(work, stage, light, joins)
-                waiting |= told.keys()
-                troubles |= told
-            calls = await self._part(work, stage)
+                sources = wait_for_dark(work, stage, light, joins)
+                waiting |= sources.keys()
+                troubles |= {name: self._waits(each) for name, each in sources.items()}
+            calls = await to_do(work, stage)
             if joins and self._refuse(work, [change.whole for change in calls.values()], joins, refused):
-                _drop(work, set(), set(refused))
-                calls = await self._part(work, stage)
+                drop(work, set(), set(refused))
+                calls = await to_do(work, stage)
             touched |= calls.keys()
             failures = {name: self.views[name].failures for name in calls}
             for name, change in calls.items():
@@ -362,7 +302,7 @@ class Reconciler:
             lost = set(refused) | {service for name in down for service in work[name].owners.values() if service}
             if down or lost:
                 failed |= down | {name for name, change in work.items() if not lost.isdisjoint(change.owners.values())}
-                _drop(work, down, lost)
+                drop(work, down, lost)
         self.waiting = waiting
         left = await self._read(touched, forget=True)
         for name, trouble in troubles.items():  # that it can be read is no answer to why it is not changed
@@ -381,46 +321,19 @@ class Reconciler:
         wanted, leaving = {name: each.wanted for name, each in plans.items()}, {name: each.absent for name, each in plans.items()}
         return await asyncio.to_thread(in_order, plant, held, [change.whole for change in work.values()], wanted, leaving)
 
-    def _darken(self, work: Work, light: LightOrder, held: Container[str]) -> None:
-        """Have what is to be dark meanwhile removed and added again, where that can be done now."""
+    def _darkened(self, light: LightOrder, held: Container[str]) -> dict[Part, str]:
+        """What of that which is to be dark meanwhile can be taken apart now, and the service it is for."""
+        found = {}
         for name, item in light.darkened:
             *_, service = self.book.of(name).wanted.get(item, ("",))
             if service and service not in held and self.views[name].state is not None and self.devices[name].connected:
-                whole, owners = work.get(name, Change(Diff(name), {}))
-                whole = replace(whole, add=(*whole.add, item), remove=(*whole.remove, item))
-                work[name] = Change(whole, {**owners, item: service})
+                found[name, item] = service
+        return found
 
-    def _wait(self, work: Work, stage: Mapping[str, Diff], light: LightOrder, joins: Mapping[str, set[Join]]) -> dict[str, str]:
-        """Take out of the work what of a stage's removals may still be lit, and the services that need the ports.
-
-        Returns what the devices wait for.
-        """
-        told: dict[str, str] = {}
-        for name, each in stage.items():
-            late = {item: source for item in each.remove if isinstance(item, Join) and (source := light.obstacle((name, item), joins))}
-            late = {item: source for item, source in late.items() if item in work[name].owners}
-            if not late:
-                continue
-            whole, owners = work[name]
-            rest = {item: service for item, service in owners.items() if item not in late}
-            work[name] = Change(_within(whole, rest), rest)
-            ports = {port for item in late for port in ends(item)}
-            _drop(work, set(), {owners[item] for item in whole.add if isinstance(item, Join) and not ports.isdisjoint(ends(item))} - {""})
-            sources = (f"{source} ({self.views[source].trouble or 'no session'})" for source in sorted({*late.values()}))
-            told[name] = f"light may still come from {', '.join(sources)}: what passes it is taken apart when it is put out there"
-        return told
-
-    async def _part(self, work: Work, stage: Mapping[str, Diff]) -> Work:
-        """What of a stage is still to be done."""
-        calls: Work = {}
-        turn = Turn()
-        for name, whole in stage.items():
-            owners = work[name].owners
-            part = _within(replace(whole, foreign=work[name].whole.foreign), owners)
-            if not part.empty:
-                calls[name] = Change(part, owners)
-            await turn.pause()
-        return calls
+    def _waits(self, switches: Iterable[str]) -> str:
+        """For a device that waits for these."""
+        sources = ", ".join(f"{name} ({self.views[name].trouble or 'no session'})" for name in sorted(switches))
+        return f"light may still come from {sources}: what passes it is taken apart when it is put out there"
 
     def _joins(self, work: Work) -> dict[str, set[Join]]:
         """What lets light pass now, on every device where it may; empty when the work has nothing to do with light."""
@@ -450,8 +363,7 @@ class Reconciler:
             refused[services[0]] = str(answer)
             return True
         for service in services if len(services) > 1 else ():
-            part = _within(change.whole, change.only({service}.__contains__).owners)
-            alone = await self._change(name, part)
+            alone = await self._change(name, change.only({service}.__contains__).whole)
             if isinstance(alone, Refused) and service:
                 refused[service] = str(alone)
             elif isinstance(alone, DeviceError):
@@ -486,34 +398,3 @@ def _concerned(before: State | None, now: State, each: Diff, desired: Desired) -
         yield from desired.wanted.get(item, ())
     if before.stock_keys != now.stock_keys:
         yield from {service for service, _ in before.stock_keys.items() ^ now.stock_keys.items()}
-
-
-def _drop(work: Work, devices: set[str], services: set[str]) -> None:
-    """Take devices, and services on every device, out of the work; a device that goes takes the services with a part in it along."""
-    services = services | {service for name in devices for service in work[name].owners.values() if service}
-    for name, change in work.items() if devices or services else ():
-        gone = name in devices
-        if gone or not services.isdisjoint(change.owners.values()):
-            work[name] = change.only(lambda service, gone=gone: not gone and service not in services)  # type: ignore[misc]
-
-
-def _users(items: Iterable[Item], cookies: Mapping[int, str]) -> dict[object, str]:
-    """By key of a group or meter the service whose rules use it, by themselves or through a group."""
-    beyond = {item.key: tuple(used(item)) for item in items if isinstance(item, Group)}
-    users: dict[object, str] = {}
-    for rule in items:
-        if isinstance(rule, FlowRule) and rule.cookie in cookies:
-            ahead = list(used(rule))
-            while ahead:
-                if (key := ahead.pop()) not in users:
-                    users[key] = cookies[rule.cookie]
-                    ahead += beyond.get(key, ())
-    return users
-
-
-def _within(each: Diff, items: Container[Item]) -> Diff:
-    """The part of a diff that is about these items."""
-    return replace(each, add=tuple(item for item in each.add if item in items), remove=tuple(item for item in each.remove if item in items))
-
-
-_cookie = lru_cache(65536)(cookie)
