@@ -196,7 +196,7 @@ class Planning:
                 if not 0 < len(batch) == len(outcomes):  # what counts on these plans is planned again
                     going_on = _give_back(ahead, queue)
                     queue.extendleft(each.id for each in reversed(batch[len(outcomes) :]))
-                if not outcomes:
+                if not outcomes and queue:  # else all that was left to be planned is gone
                     outcomes = await self._alone(queue.popleft())
                 found, kept = await self._keep(outcomes)
                 moved += found

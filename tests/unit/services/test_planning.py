@@ -278,6 +278,18 @@ async def test_what_is_planned_again_keeps_its_order(net: Running, monkeypatch: 
     assert [name for each in again for name in each.split()][:3] == ["k0", "k1", "k2"], asked
 
 
+async def test_services_that_left_meanwhile_are_not_planned_again(net: Running) -> None:
+    """Neither at the end of many nor where there is nothing else."""
+    for name in ("left", "gone"):
+        await net.desk.create("key", KEY, name=name)
+        net.desk._plans.commit([net.book.services[name].moved("REMOVING")])
+    net.desk._plans.commit([], ["gone"])
+    assert await net.desk._plans.replan(["left"]) == ([], {})
+    await net.desk.create("key", KEY, name="k", priority=1)
+    assert await net.desk._plans.replan(["k", "left", "gone"]) == ([], {})
+    assert (await net.desk._plans.replan(["left", "gone", "nobody"])) == ([], {})
+
+
 async def test_what_was_told_to_a_job_that_planned_nothing_counts_for_the_next(worker: ThreadPoolExecutor) -> None:
     topology, ledger, planner = fresh(), Ledger(), Planner(worker)
     first, second = (service(number, "key", {**KEY, "rate_bps": 700.0, "prefer": "widest"}) for number in range(2))
