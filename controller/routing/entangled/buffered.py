@@ -173,6 +173,12 @@ def highest_rate(search: Search, known: Bounds | None = None, seed: Path | None 
         if found is None:
             return None
         least_hz, proven, known = found.hz, found.proven, found.known
+        if found.tied:
+            # slower links with swaps that succeed more often come to the same rate, or the other way round
+            tied = replace(search, least_log_rate=search.at(found.path, least_hz).log_rate)
+            best = _Branching(tied, fastest=False).best(search.unbounded(), found.path)
+            assert best is not None
+            return replace(search.at(best.path, best.hz), proven=proven and best.proven)
         if lossy:
             limit = search.swaps(found.path)[1]
             known = Bounds(known.end, known.second, known.first)
@@ -229,13 +235,15 @@ def _tied(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The best path, the rate its links keep to, and bounds that hold at that rate, and at every rate."""
+    """The best path, the rate its links keep to, and bounds that hold at that rate, and at every rate. `tied`: at another rate there may be
+    a path as good."""
 
     path: Path
     hz: float
     known: Bounds
     root: Bounds
     proven: bool
+    tied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +267,7 @@ class _Branching:
         self._search, self._fastest, self._lossy = search, fastest, search.offers.lossy
         # unpurified links are fastest: where nothing asks for fidelity, no other rates matter
         self._rate = search.offers.raw if fastest and search.most_cost == math.inf else search.offers.rate
-        self._value, self._hz = math.inf, 0.0
+        self._value, self._hz, self._tied = math.inf, 0.0, False
         self._path: Path | None = None
         self._queue: list[tuple[float, int, _Interval]] = []
         self._number = count()
@@ -285,7 +293,9 @@ class _Branching:
             proven = self._narrow(interval) and proven
         if self._path is None:
             return None
-        return _Found(self._path, self._hz, self._known, self._root, proven)
+        for value, _, interval in self._queue:
+            self._note_tie(value, interval.low, interval.high)
+        return _Found(self._path, self._hz, self._known, self._root, proven, self._tied)
 
     def _narrow(self, interval: _Interval) -> bool:
         """Look further up in an interval if its low end is of no use any more, else at both halves; false if one threshold is left undecided."""
@@ -331,9 +341,17 @@ class _Branching:
         else:
             hz, value = self._search.finest_on(path)
         better = value < self._value
+        if value < self._value - ROUNDING:
+            self._tied = False
+        else:
+            self._note_tie(value, hz, hz)
         if better:
             self._value, self._path, self._hz = value, path, hz
         return better
+
+    def _note_tie(self, value: float, low: float, high: float) -> None:
+        """Rates from `low` to `high` have paths of this value, or may have."""
+        self._tied |= self._fastest and self._lossy and abs(value - self._value) <= ROUNDING and not low == high == self._hz
 
     def _look(self, low: float, high: float, known: Bounds, between: Floats | None) -> Bounds | None:
         """Put the interval into the queue, if it promises anything; bounds that hold at its thresholds."""
@@ -343,7 +361,7 @@ class _Branching:
         def cutoff() -> float:
             if not fastest:
                 return self._value
-            return self._value + log_high if lossy else search.most_cost + ROUNDING
+            return self._value + log_high + 2 * ROUNDING if lossy else search.most_cost + ROUNDING  # a tie is to be known
 
         def consider(path: Path) -> float:
             if self._consider(path):
@@ -372,6 +390,8 @@ class _Branching:
         value = self._promise(interval.path, interval.high)
         if value < self._value - ROUNDING and interval.low <= interval.high:
             heapq.heappush(self._queue, (value, next(self._number), interval))
+        elif interval.low <= interval.high:
+            self._note_tie(value, interval.low, interval.high)
 
     def _promise(self, path: Path, high: float) -> float:
         """What no path of an interval up to `high` is below, by the best path at its low end."""
