@@ -54,6 +54,8 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
                 ipaddress.IPv4Address(node.ip)
             except ValueError:
                 yield (*at, "ip"), f"'{node.ip}' is no IPv4 address", "give one as in 10.0.0.1"
+        if node.t1_s is not None and node.t2_s is not None and node.t2_s > 2 * node.t1_s:
+            yield (*at, "t2_s"), f"t2_s {node.t2_s:g} is more than twice t1_s {node.t1_s:g}", "no memory dephases so slowly: give at most 2 t1_s"
         for field in node.origins:
             if field not in NODE_NAMES:
                 yield (*at, "origins", field), f"origins names '{field}', which is no field of a node", "name a field"

@@ -248,6 +248,10 @@ class Node:
     vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
     """The VLAN of a host's access port: its frames are untagged there and carry this VLAN id between switches."""
 
+    def origin(self, field: str) -> Origin:
+        """Where a given figure comes from: as said in `origins`, else declared when a source is named, else assumed."""
+        return self.origins.get(field, "declared" if self.source else "assumed")
+
     @property
     def holds_keys(self) -> bool:
         """Whether keys are stored here: the node is an end of key links, trusted or serving users."""
@@ -334,7 +338,7 @@ class Link:
         return self.over if isinstance(self.over, tuple) else ()
 
     def origin(self, field: str) -> Origin:
-        """Where a given figure comes from: as said in `origins`, else declared when a source is named, else assumed."""
+        """As of a node."""
         return self.origins.get(field, "declared" if self.source else "assumed")
 
 

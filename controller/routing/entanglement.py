@@ -16,13 +16,13 @@ import heapq
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics.bell_diagonal import fidelity_of, recurrence, werner_parameter
 from controller.routing.entangled.buffered import Optimum, Search, highest_fidelity, highest_rate
-from controller.routing.entangled.offers import LEAST_PAIRS_HZ, ROUNDING, Offers, offers
+from controller.routing.entangled.offers import LEAST_PAIRS_HZ, MOST_PAIRS_HZ, ROUNDING, Offers, offers
 from controller.routing.entangled.proposals import Demand, Goal
 from controller.routing.refusal import NoRoute, told
 
@@ -104,9 +104,11 @@ def entanglement(
     """The best chain of entangled pairs from `src` to `dst`: the highest rate, or the highest fidelity when only a rate is asked for.
 
     Raises NoRoute (`reachability`, `min_fidelity`, `min_rate_hz`) with the best achievable, UnknownName, and ValueError for a floor that is
-    out of range (fidelity in [0, 1], rate at least 0).
+    out of range (fidelity in [0, 1], rate at least 0) and for another model.
     """
     topology.node(src), topology.node(dst)
+    if model not in get_args(Model):
+        raise ValueError(f"model must be one of {', '.join(get_args(Model))}, got {model!r}")
     if min_fidelity is not None and not 0 <= min_fidelity <= 1:
         raise ValueError(f"min_fidelity must be in [0, 1], got {min_fidelity}")
     if min_rate_hz is not None and not min_rate_hz >= 0:
@@ -172,9 +174,12 @@ def _buffered(topology: Topology, src: str, dst: str, floor: float, rate: float,
     if found is None or (chain := _optimum(topology, offered, found, src)).rate_hz == 0 or not _meets(chain.rate_hz, rate):
         raise _refusal(topology, src, dst, floor, rate, None if finest else found)
     scarce = min(range(len(chain.links)), key=lambda index: chain.supplies[index].rate_hz)
+    of_swaps = f"; all swaps succeed with probability {chain.q:.6g}" if chain.q < 1 else ""
+    purified = f" after {_rounds(chain.rounds[scarce])} of purification"
     notes: tuple[str, ...] = (
-        "buffered: many pairs in flight, no decay",
-        f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz after {_rounds(chain.rounds[scarce])} of purification",
+        "buffered: many pairs in flight, no decay; states taken as Werner",
+        f"binding for the rate: {chain.links[scarce]} with {chain.raw_hz:.6g} Hz{purified}{of_swaps}",
+        _dimmest(topology, chain),
     )
     if not found.proven:
         notes = (*notes, "the search met the bound on its effort: a better chain may exist")
@@ -182,10 +187,34 @@ def _buffered(topology: Topology, src: str, dst: str, floor: float, rate: float,
 
 
 def _nowhere(topology: Topology, src: str, dst: str) -> NoRoute:
-    rates = ((link, topology.figure(link, "rate_hz")) for link in topology.links("entanglement") if topology.usable(link))
-    idle = [link.id for link, rate in rates if rate is not None and rate.value < LEAST_PAIRS_HZ]
-    left_out = f"; {len(idle)} more make no pairs (rate_hz is 0), {idle[0]} for one" if idle else ""
-    return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters{left_out}", "reachability")
+    """Why no chain leads there: the ends, and the links that are left out with the reason."""
+    if shut := [f"{name} is {admin}" for name in (src, dst) if (admin := topology.node(name).admin) != "enabled"]:
+        return NoRoute(f"{' and '.join(shut)}: no chain begins or ends there", "reachability")
+    left_out: dict[str, list[str]] = {}
+    for link in topology.links("entanglement"):
+        if (why := _unfit(topology, link)) is not None:
+            left_out.setdefault(why, []).append(link.id)
+    some = (f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''} ({why})" for why, ids in left_out.items())
+    more = f"; left out: {', '.join(some)}" if left_out else ""
+    return NoRoute(f"no usable entanglement links join {src} and {dst} over repeaters{more}", "reachability")
+
+
+def _unfit(topology: Topology, link: Link) -> str | None:
+    """Why a link is not on offer; None when it is. What `Offers` computes, in words."""
+    if not topology.usable(link):
+        return "down, draining or disabled"
+    if not _via_usable(topology, link, ()):
+        return "its source or Bell station is not enabled"
+    for field in ("rate_hz", "fidelity"):
+        if topology.figure(link, field) is None:
+            return f"unknown {field}"
+    if not _offer(link, topology):
+        rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
+        assert rate is not None and fidelity is not None
+        if rate.value < LEAST_PAIRS_HZ:
+            return f"makes no pairs, rate_hz is {rate.value:g}"
+        return "fidelity below 1/4" if fidelity.value < 0.25 else "a figure out of range"
+    return None
 
 
 def _refusal(topology: Topology, src: str, dst: str, floor: float, rate: float, fastest: Optimum | None) -> NoRoute:
@@ -235,7 +264,7 @@ def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
 def _offer(link: Link, topology: Topology) -> tuple[Supply, ...]:
     """What a link delivers by rounds; nothing when its figures are not known, or below 1/4 in fidelity, or without a rate."""
     rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
-    if rate is None or fidelity is None or not LEAST_PAIRS_HZ <= rate.value < math.inf or not 0.25 <= fidelity.value <= 1:
+    if rate is None or fidelity is None or not LEAST_PAIRS_HZ <= rate.value <= MOST_PAIRS_HZ or not 0.25 <= fidelity.value <= 1:
         return ()
     return supplies(rate.value, fidelity.value)
 
@@ -317,15 +346,16 @@ def _on_demand(topology: Topology, src: str, dst: str, floor: float, rate: float
     """The best chain found for the on-demand model; NoRoute when none found meets the floors."""
     offered = offers(topology, MAX_ROUNDS)
     ends = offered.arrays.number[src], offered.arrays.number[dst]
-    found = Demand(topology, offered, *ends).best(Goal(floor, rate, finest))
+    demand = Demand(topology, offered, *ends)
+    found = demand.best(Goal(floor, rate, finest))
     if not found:
         raise _nowhere(topology, src, dst)
     best = found[0]
-    delivered = best.delivery
+    delivered, (_, fidelity) = best.delivery, best.figures
     if delivered.rate_hz == 0:
         raise NoRoute(f"no chain from {src} to {dst} can be told a rate on demand: its swaps succeed too rarely", "min_rate_hz", 0.0)
-    if not _meets(best.fidelity, floor):
-        finer = Demand(topology, offered, *ends).best(Goal(0, 0, True))[0].fidelity
+    if not _meets(fidelity, floor):
+        _, finer = demand.best(Goal(0, 0, True))[0].figures
         raise NoRoute(
             f"no chain found from {src} to {dst} reaches fidelity {floor:g} on demand; the best is {finer:.9g}", "min_fidelity", finer
         )
@@ -347,10 +377,12 @@ def _on_demand(topology: Topology, src: str, dst: str, floor: float, rate: float
         *best.notes,
         f"binding for the rate: {chain.links[slowest]} waits {1 / kept[slowest].rate_hz:.6g} s for a pair on average; "
         f"all swaps succeed at once with probability {chain.q:.6g}",
+        *_waiting_in(topology, chain),
         f"without waiting in memories the fidelity were {fidelity_of(chain.w):.6g} (states taken as Werner)",
+        _dimmest(topology, chain, waiting=werner_parameter(fidelity) / chain.w if chain.w > 0 else 1.0),
         f"the best of {len(found)} chains evaluated; paths come from the buffered model's arrays, so a better chain may be missed",
     )
-    return _Ranked(chain, delivered.rate_hz, best.fidelity, notes)
+    return _Ranked(chain, delivered.rate_hz, fidelity, notes)
 
 
 def explain(topology: Topology, chain: Chain) -> list[str]:
@@ -366,9 +398,30 @@ def explain(topology: Topology, chain: Chain) -> list[str]:
         lines.append(f"{here} -> {there}: {told(rate, 'Hz')}, fidelity {told(fidelity, '')}{after}, over {link_id}")
         if index + 1 < len(chain.links):
             node, swap = topology.node(there), swap_of(topology, there)
-            said = node.origins.get("swap", "declared" if node.source else "assumed") if node.swap else "assumed, none is given"
+            said = node.origin("swap") if node.swap else "assumed, none is given"
             lines.append(f"{there}: swap succeeds with probability {swap.success:g}, fidelity {swap.fidelity:g} ({said})")
     return lines
+
+
+def _dimmest(topology: Topology, chain: Chain, waiting: float = 1.0) -> str:
+    """What takes most of the fidelity: a link, a swap, or waiting, which leaves so much of the Werner parameter."""
+    parts = [(supply.w, f"{link} with {fidelity_of(supply.w):.6g}") for link, supply in zip(chain.links, chain.supplies, strict=True)]
+    swaps = [(name, swap_of(topology, name).fidelity) for name in chain.nodes[1:-1]]
+    parts += [(werner_parameter(fidelity), f"the swap at {name} with {fidelity:g}") for name, fidelity in swaps]
+    parts.append((waiting, f"waiting in memories, which leaves {waiting:.4g} of the Werner parameter"))
+    return f"binding for the fidelity: {min(parts)[1]}"
+
+
+def _waiting_in(topology: Topology, chain: Chain) -> list[str]:
+    """The memories in which pairs wait, by their times."""
+    alike: dict[str, list[str]] = {}
+    for name in chain.nodes:
+        node = topology.node(name)
+        given = [f"{field} {value:g} s ({node.origin(field)})" for field, value in (("t1_s", node.t1_s), ("t2_s", node.t2_s)) if value is not None]
+        if node.t1_s is not None and node.t2_s is None:
+            given.append("t2_s taken as twice that")
+        alike.setdefault(", ".join(given) or "no decay (assumed, none is given)", []).append(name)
+    return [f"memories of {', '.join(names)}: {times}" for times, names in alike.items()]
 
 
 def _memories(topology: Topology, chain: Chain) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """Chains on demand: the buffered model's arrays propose paths and rounds, the on-demand model ranks them and improves the rounds.
 
-Proposals are shortest paths: in -ln w at some thresholds of the rate, and in -ln w plus the links' mean waits at some weights of the two.
-Every chain of up to `SEARCHED_LINKS` links is then improved by changing the rounds of one link, or of two in opposite directions, as long as
-that helps. Longer ones are ranked by an estimate (parallel generation, swaps when all pairs are there) with the rounds they were proposed
-with, and the best few are evaluated. No bound on the distance from the optimum is known; tests measure it.
+Proposals are shortest paths: in -ln w at some thresholds of the rate, and in -ln w plus the links' mean waits at some weights of the two;
+in a graph of a few links all paths. Chains of up to `SEARCHED_LINKS` links are then improved by changing the rounds of one link, or of two,
+as long as that helps. Where news of swaps has them simulated, the changes are judged without the news, by the proportion of the two figures
+before the change. Longer ones are ranked by an estimate (parallel generation, swaps when all pairs are there) with the rounds they were
+proposed with, and the best few are evaluated. No bound on the distance from the optimum is known; tests measure it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics import chains
-from controller.physics.bell_diagonal import BellDiagonal, werner, werner_parameter
+from controller.physics.bell_diagonal import BellDiagonal, correlations, werner
 from controller.physics.fibre import propagation_delay_s
 from controller.physics.memory import Memory
 from controller.physics.purification import recurrence_schedule
@@ -39,8 +39,13 @@ _THRESHOLDS, _WEIGHTS = 4, 5
 _SMALL = 1_000
 """Links of a graph in which every proposal is made again, up to `_AGAIN` times, with the links used so far made twice as dear."""
 _AGAIN = 4
+_FEW = 16
+"""Links of a graph in which every path is proposed, `_MOST_PATHS` at most."""
+_MOST_PATHS = 100
 _SEARCHED, _DELIVERED = 12, 3
 """Paths of which the rounds are improved; long chains that are evaluated."""
+_CORRECTIONS = 3
+"""How often a chain that is simulated is improved anew by what its simulation came to."""
 
 _STANDARD_ERROR = 0.0075
 """Relative, at which the simulation of a chain is ended: within 2 % in 99 of 100 cases. What was reached is told with the route."""
@@ -49,6 +54,7 @@ _NEVER = 1e-100
 """The least success of a swap that the physics takes: far below what is evaluated."""
 
 Rounds = tuple[int, ...]
+Key = tuple[bool, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,9 @@ class Evaluated:
     notes: tuple[str, ...]
 
     @property
-    def fidelity(self) -> float:
-        return self.delivery.state.fidelity
+    def figures(self) -> tuple[float, float]:
+        """(rate in Hz, fidelity)."""
+        return self.delivery.rate_hz, self.delivery.state.fidelity
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Goal:
     rate_hz: float
     finest: bool
 
-    def key(self, rate_hz: float, fidelity: float) -> tuple[bool, float, float]:
+    def key(self, rate_hz: float, fidelity: float) -> Key:
         """Greater is better; what misses the floor is worse than all that meets it, and the less it misses the better."""
         first, second, least = (fidelity, rate_hz, self.rate_hz) if self.finest else (rate_hz, fidelity, self.floor)
         return (True, first, second) if second >= least * (1 - ROUNDING) else (False, second, first)
@@ -89,33 +96,59 @@ class Demand:
         self._purified: dict[tuple[int, int], chains.Link] = {}
         self._nodes: dict[int, chains.Node] = {}
         self._delays: dict[int, tuple[float, str]] = {}
+        self._evaluated: dict[bool, dict[tuple[tuple[int, ...], Rounds], Evaluated]] = {True: {}, False: {}}
+        """With news of swaps, and without."""
 
     def best(self, goal: Goal) -> list[Evaluated]:
         """The chains found, the best for the goal first."""
-        proposed = list(dict.fromkeys(_proposals(self.search)))
+        proposed = list(dict.fromkeys((*_proposals(self.search), *_all_paths(self.search))))
         short = [each for each in proposed if len(each[0]) <= SEARCHED_LINKS]
         long = [each for each in proposed if len(each[0]) > SEARCHED_LINKS]
         starts: dict[tuple[int, ...], list[Rounds]] = {}
         for edges, rounds in short:
             starts.setdefault(edges, []).append(rounds)
 
-        found: dict[tuple[tuple[int, ...], Rounds], Evaluated] = {}
+        def key(edges: tuple[int, ...], rounds: Rounds) -> Key:
+            return goal.key(*self.evaluate(edges, rounds).figures)
 
-        def key(edges: tuple[int, ...], rounds: Rounds) -> tuple[bool, float, float]:
-            if (edges, rounds) not in found:
-                found[edges, rounds] = self.evaluate(edges, rounds)
-            here = found[edges, rounds]
-            return goal.key(here.delivery.rate_hz, here.fidelity)
+        def roughly(edges: tuple[int, ...], rounds: Rounds) -> Key:
+            return goal.key(*self.evaluate(edges, rounds, news=False).figures)
 
-        firsts = {edges: max((key(edges, each), each) for each in rounds) for edges, rounds in starts.items()}
+        firsts = {edges: max((roughly(edges, each), each) for each in rounds) for edges, rounds in starts.items()}
+        best: Key = (False, 0.0, 0.0)
         for edges in sorted(firsts, key=firsts.__getitem__, reverse=True)[:_SEARCHED]:
-            for start in dict.fromkeys((firsts[edges][1], (0,) * len(edges))):
-                _climb(start, self.offers.rounds, partial(key, edges))
+            nothing = (0,) * len(edges)
+            if best[0] and not goal.finest and self.evaluate(edges, nothing, news=False).figures[0] < best[1]:
+                continue  # purification takes pairs, and so does waiting for news
+            for start in dict.fromkeys((firsts[edges][1], nothing)):
+                best = max(best, key(edges, self._improved(edges, start, goal)))
         long.sort(key=lambda each: goal.key(*self.estimate(*each)), reverse=True)
         for edges, rounds in long[:_DELIVERED]:
-            if key(edges, rounds)[0]:
+            key(edges, rounds)
+        return sorted(self._evaluated[True].values(), key=lambda each: goal.key(*each.figures), reverse=True)
+
+    def _improved(self, edges: tuple[int, ...], rounds: Rounds, goal: Goal) -> Rounds:
+        """Rounds that are no worse for the goal, found by changing one or two at a time."""
+        for _ in range(_CORRECTIONS):
+            (rate, fidelity), (told_rate, told_fidelity) = (self.evaluate(edges, rounds, news=news).figures for news in (True, False))
+            if not told_rate:
                 break
-        return sorted(found.values(), key=lambda each: goal.key(each.delivery.rate_hz, each.fidelity), reverse=True)
+
+            def key(changed: Rounds, factors: tuple[float, float] = (rate / told_rate, fidelity / told_fidelity)) -> Key:
+                rate, fidelity = self.evaluate(edges, changed, news=False).figures
+                return goal.key(rate * factors[0], fidelity * factors[1])
+
+            better = _climb(rounds, self.offers.rounds, key)
+            if better == rounds or goal.key(*self.evaluate(edges, better).figures) <= goal.key(rate, fidelity):
+                break
+            rounds = better
+            if self._told_alike(edges):
+                break
+        return rounds
+
+    def _told_alike(self, edges: tuple[int, ...]) -> bool:
+        """Whether there is no news that a chain would have to wait for."""
+        return not any(self._delay(edge)[0] for edge in edges)
 
     def link(self, edge: int, rounds: int) -> chains.Link:
         """A link after some rounds of purification (recurrence, DEJMPS)."""
@@ -127,12 +160,20 @@ class Demand:
             self._purified[edge, rounds] = chains.Link(rate / purified.pairs, purified.state)
         return self._purified[edge, rounds]
 
-    def evaluate(self, edges: tuple[int, ...], rounds: Rounds) -> Evaluated:
+    def evaluate(self, edges: tuple[int, ...], rounds: Rounds, *, news: bool = True) -> Evaluated:
+        """What a chain delivers; without `news`, as if every node knew at once of each swap."""
+        news |= self._told_alike(edges)
+        if (edges, rounds) not in self._evaluated[news]:
+            self._evaluated[news][edges, rounds] = self._deliver(edges, rounds, news=news)
+        return self._evaluated[news][edges, rounds]
+
+    def _deliver(self, edges: tuple[int, ...], rounds: Rounds, *, news: bool) -> Evaluated:
         links = tuple(self.link(edge, times) for edge, times in zip(edges, rounds, strict=True))
         nodes = [self._node(number) for number in self._passed(edges)]
         delays = [self._delay(edge) for edge in edges]
         try:
-            delivery = chains.deliver(links, nodes, [delay_s for delay_s, _ in delays], standard_error=_STANDARD_ERROR)
+            delays_s = [delay_s for delay_s, _ in delays] if news else []
+            delivery = chains.deliver(links, nodes, delays_s, standard_error=_STANDARD_ERROR)
         except chains.TooRare as rare:
             delivery = chains.Delivery(0.0, werner(0.25), f"not evaluated: {rare}", "unknown")
         sources = ", ".join(sorted({source for _, source in delays}))
@@ -141,15 +182,15 @@ class Demand:
         )
 
     def estimate(self, edges: tuple[int, ...], rounds: Rounds) -> tuple[float, float]:
-        """(rate, fidelity), quickly: states as Werner, all swap when the last pair is there, and a failure loses everything."""
+        """(rate, fidelity), quickly: all swap when the last pair is there, and a failure loses everything."""
         links = [self.link(edge, times) for edge, times in zip(edges, rounds, strict=True)]
         rates, passed = [link.rate_hz for link in links], self._passed(edges)
         lost = self.offers.swap_w[passed[1:-1]].sum(), self.offers.swap_q[passed[1:-1]].sum()
-        w = math.prod(werner_parameter(link.state.fidelity) for link in links) * math.exp(-lost[0])
+        x, y, z = (math.exp(-lost[0]) * math.prod(each) for each in zip(*(correlations(link.state) for link in links), strict=True))
         memories = [(a.memory, b.memory) for a, b in pairwise(map(self._node, passed))]
         mean_s, kept_xy = evaluate(rates, [1 / a.t2_s + 1 / b.t2_s for a, b in memories])
         _, kept_z = evaluate(rates, [1 / a.t1_s + 1 / b.t1_s for a, b in memories])
-        return math.exp(-lost[1]) / mean_s, (1 + w * (2 * kept_xy + kept_z)) / 4
+        return math.exp(-lost[1]) / mean_s, (1 + (x + y) * kept_xy + z * kept_z) / 4
 
     def _passed(self, edges: Sequence[int]) -> list[int]:
         nodes = [self.search.src]
@@ -230,19 +271,44 @@ def _paths(search: Search, sums: Sums, rate: Floats, cost: Floats, least_hz: flo
                 here = int(edges.a[edge] + edges.b[edge]) - here
 
 
-def _climb(rounds: Rounds, most: int, key: Callable[[Rounds], tuple[bool, float, float]]) -> None:
-    """Change the rounds of one link, or of two in opposite directions, for the better as long as there is such a change."""
+def _all_paths(search: Search) -> Iterator[tuple[tuple[int, ...], Rounds]]:
+    """Every chain of no rounds and up to `SEARCHED_LINKS` links, in a graph of few."""
+    edges, offers = search.offers.edges, search.offers
+    if len(edges.ids) > _FEW:
+        return
+    ahead: list[tuple[int, tuple[int, ...], frozenset[int]]] = [(search.src, (), frozenset((search.src,)))]
+    found = 0
+    while ahead and found < _MOST_PATHS:
+        here, path, seen = ahead.pop()
+        if here == search.dst:
+            found += 1
+            yield path, (0,) * len(path)
+        elif len(path) < SEARCHED_LINKS and search.success.leaving[here] < math.inf:
+            span = slice(edges.indptr[here], edges.indptr[here + 1])
+            for there, edge in zip(edges.indices[span].tolist(), edges.edge[span].tolist(), strict=True):
+                if there not in seen and offers.raw[edge, 0] >= LEAST_HZ:
+                    ahead.append((there, (*path, edge), seen | {there}))
+
+
+def _climb(rounds: Rounds, most: int, key: Callable[[Rounds], Key]) -> Rounds:
+    """Change the rounds of one link for the better, or of two where that of one is of no use, as long as there is such a change."""
+    moves = [(at, by) for at in range(len(rounds)) for by in (1, -1)]
+    ways: tuple[list[tuple[tuple[int, int], ...]], ...] = (
+        [(one,) for one in moves],
+        [(one, other) for one in moves for other in moves if one[0] < other[0]],
+    )
     while True:
-        moves = [(at, by) for at in range(len(rounds)) for by in (1, -1)]
-        steps = [(one,) for one in moves] + [(one, other) for one in moves for other in moves if one[0] < other[0] and one[1] != other[1]]
-        near = []
-        for step in steps:
-            changed = list(rounds)
-            for at, by in step:
-                changed[at] += by
-            if all(0 <= times <= most for times in changed):
-                near.append(tuple(changed))
-        best = max(near, key=key, default=rounds)
-        if key(best) <= key(rounds):
-            return
+        for steps in ways:
+            near = []
+            for step in steps:
+                changed = list(rounds)
+                for at, by in step:
+                    changed[at] += by
+                if all(0 <= times <= most for times in changed):
+                    near.append(tuple(changed))
+            best = max(near, key=key, default=rounds)
+            if key(best) > key(rounds):
+                break
+        else:
+            return rounds
         rounds = best

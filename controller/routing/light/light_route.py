@@ -187,7 +187,7 @@ def render(
         node = topology.node(here[0])
         given = node.insertion_loss_db is not None or bool(node.losses_db)
         field = "losses_db" if node.losses_db else "insertion_loss_db"
-        origin = node.origins.get(field, "declared" if node.source else "assumed")
+        origin = node.origin(field)
         explanation.append(f"{step}: {hop.loss_db:g} dB inside ({origin if given else 'assumed, none is given'})")
         first, second = here[1], there[1]
         if node.kind == "optical-switch":

@@ -368,5 +368,5 @@ def test_links_of_rate_zero_are_named_as_such(tmp_path: Path) -> None:
     file = written(tmp_path, link.replace("RATE", "0"))
     for model in ("buffered", "on-demand"):
         told = refused("entanglement", file, "a", "b", "--min-fidelity", "0.5", "--model", model)
-        assert told["error"].endswith("; 1 more make no pairs (rate_hz is 0), e for one")
+        assert told["error"].endswith("; left out: e (makes no pairs, rate_hz is 0)")
     assert routed("entanglement", written(tmp_path, link.replace("RATE", "3")), "a", "b")["rate_hz"] == 3

@@ -77,6 +77,7 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
         ("name: n\nnodes: {a: {kind: end-node}}\nlinks: [{kind: qkd, ends: [a, a], rate_bps: 1}]", "both ends are at the same node"),
         ("name: n\nnodes: &n {a: *n}", "net.yaml:2: nodes.a: "),
         ("name: n\nnodes: {s: {kind: optical-switch, ports: 5}}", "a dual-sided switch with 5 ports"),
+        ("name: n\nnodes: {r: {kind: repeater, t1_s: 1, t2_s: 2.5}}", "net.yaml:2: nodes.r.t2_s: t2_s 2.5 is more than twice t1_s 1"),
         (attached("x"), "net.yaml:5: nodes.a.classical.host: no node named 'x', name a host of this document"),
         (attached("s1"), "net.yaml:5: nodes.a.classical.host: 's1' is of kind openflow-switch, name a host"),
         (

@@ -229,6 +229,57 @@ def test_sandbox_purifies_for_a_floor_and_refuses_the_impossible() -> None:
     assert refused.value.best == entanglement(sandbox(), "alice", "bob", min_rate_hz=0).fidelity
 
 
+def test_a_refusal_says_what_was_left_out_and_why() -> None:
+    kinds: dict[str, NodeKind] = {"a": "end-node", "b": "end-node", "s": "source", "r": "repeater"}
+    links = [
+        Link(kind="entanglement", id="dark", ends=("a", "b"), rate_hz=10, fidelity=0.9),
+        Link(kind="entanglement", id="drained", ends=("a", "b"), rate_hz=10, fidelity=0.9, admin="draining"),
+        Link(kind="entanglement", id="idle", ends=("a", "b"), rate_hz=0, fidelity=0.9),
+        Link(kind="entanglement", id="sourced", ends=("a", "b"), rate_hz=10, fidelity=0.9, via="s"),
+        Link(kind="entanglement", id="noise", ends=("a", "b"), rate_hz=10, state=(0.1, 0.0, 0.0, 0.9)),
+        Link(kind="entanglement", id="unknown", ends=("a", "b"), rate_hz=10),
+        Link(kind="entanglement", id="much", ends=("a", "b"), rate_hz=10, fidelity=0.9),
+        Link(kind="entanglement", id="aside", ends=("a", "r"), rate_hz=10, fidelity=0.9),
+    ]
+    topology = Topology("dark", {name: Node(kind=kind) for name, kind in kinds.items()}, links)
+    topology.apply(events.LinkStateChanged("dark", up=False))
+    topology.apply(events.AdminChanged("node", "s", "disabled"))
+    topology.apply(events.LinkMeasured("much", "rate_hz", 1e40))
+    for model in ("buffered", "on-demand"):
+        with pytest.raises(NoRoute) as refused:
+            entanglement(topology, "a", "b", model=model)  # type: ignore[arg-type]
+        assert refused.value.constraint == "reachability"
+        assert refused.value.error.endswith(
+            "over repeaters; left out: dark, drained (down, draining or disabled), idle (makes no pairs, rate_hz is 0), "
+            "sourced (its source or Bell station is not enabled), noise (fidelity below 1/4), unknown (unknown fidelity), "
+            "much (a figure out of range)"
+        )
+    topology.apply(events.AdminChanged("node", "b", "disabled"))
+    with pytest.raises(NoRoute, match="b is disabled: no chain begins or ends there"):
+        entanglement(topology, "a", "b")
+
+
+def test_another_model_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"model must be one of buffered, on-demand, got 'bufered'"):
+        entanglement(sandbox(), "alice", "bob", model="bufered")  # type: ignore[arg-type]
+
+
+def test_what_binds_the_fidelity_is_named_and_the_memories_with_their_times() -> None:
+    nodes = {
+        "a": Node(kind="end-node", t1_s=0.01, source="a data sheet"),
+        "r": Node(kind="repeater", swap=Swap(fidelity=0.93)),
+        "b": Node(kind="end-node", t1_s=20.0, t2_s=5.0),
+    }
+    links = [Link(kind="entanglement", ends=ends, rate_hz=10, fidelity=0.95) for ends in pairwise("arb")]
+    topology = Topology("memories", nodes, links)
+    assert "binding for the fidelity: the swap at r with 0.93" in entanglement(topology, "a", "b").explanation
+    told = entanglement(topology, "a", "b", model="on-demand").explanation
+    assert "memories of a: t1_s 0.01 s (declared), t2_s taken as twice that" in told
+    assert "memories of r: no decay (assumed, none is given)" in told
+    assert "memories of b: t1_s 20 s (assumed), t2_s 5 s (assumed)" in told
+    assert any(line.startswith("binding for the fidelity: waiting in memories") for line in told)
+
+
 def test_memories_are_said_not_to_enter_where_they_are_given() -> None:
     nodes = {"a": Node(kind="end-node", memories=4), "r": Node(kind="repeater", memories=2), "b": Node(kind="end-node")}
     links = [Link(kind="entanglement", ends=ends, rate_hz=10, fidelity=0.9) for ends in pairwise("arb")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import re
-from itertools import product
+from itertools import pairwise, product
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -121,3 +122,53 @@ def test_a_long_chain_is_simulated_and_says_how_well() -> None:
     errors = [float(each) for each in re.findall(r"([\d.]+)%", told)]
     assert len(errors) == 2
     assert all(0 < error <= 0.75 for error in errors)
+
+
+def two_lines(links: int) -> Topology:
+    """A fast line of Werner pairs and a slow one of dephased pairs, which purify better than their fidelity tells."""
+    nodes = {name: Node(kind="end-node", t2_s=2.0) for name in "ab"}
+    found = []
+    for line, rate_hz in (("x", 50.0), ("y", 10.0)):
+        path = ["a", *(f"{line}{number}" for number in range(links - 1)), "b"]
+        nodes |= {name: Node(kind="repeater", t2_s=2.0) for name in path[1:-1]}
+        state = None if line == "x" else (0.949, 0.0, 0.0, 0.051)
+        for ends in pairwise(path):
+            link = Link(kind="entanglement", ends=ends, rate_hz=rate_hz, fidelity=None if state else 0.959, state=state)
+            found.append(link)
+    return Topology("lines", nodes, found)
+
+
+@pytest.mark.parametrize("links", [3, 7, 8])
+def test_what_a_refusal_calls_the_best_is_the_best_that_can_be_asked_for(links: int) -> None:
+    topology = two_lines(links)
+    with pytest.raises(NoRoute) as refused:
+        entanglement(topology, "a", "b", min_fidelity=0.999, model="on-demand")
+    best = refused.value.best
+    assert best is not None
+    assert entanglement(topology, "a", "b", min_rate_hz=0.0, model="on-demand").fidelity == pytest.approx(best, rel=1e-9)
+    for below in (0.999, 0.97, 0.9):
+        assert entanglement(topology, "a", "b", min_fidelity=best * below, model="on-demand").fidelity <= best * (1 + 1e-9)
+
+
+def test_few_chains_are_simulated_where_news_takes_its_time() -> None:
+    """Each takes ten milliseconds, and the controller plans in one worker."""
+    nodes = {f"n{number}": Node(kind="repeater", t2_s=1.0, swap=Swap(success=0.4)) for number in range(7)}
+    links = []
+    for number, (a, b) in enumerate([*pairwise(range(7))] * 2):
+        ends = (f"n{a}", f"n{b}")
+        links.append(Link(kind="fibre", id=f"f{number}", ends=ends, length_km=50.0))
+        figures = {"rate_hz": 300.0 + 40 * number, "fidelity": 0.92 + 0.005 * number}
+        links.append(Link(kind="entanglement", id=f"e{number}", ends=ends, over=(f"f{number}",), **figures))  # type: ignore[arg-type]
+    topology, simulated = Topology("ladder", nodes, links), 0
+    deliver = chains.deliver
+
+    def counted(*arguments: Any, **options: Any) -> chains.Delivery:
+        nonlocal simulated
+        delivery = deliver(*arguments, **options)
+        simulated += "simulated" in delivery.method
+        return delivery
+
+    with patch.object(chains, "deliver", counted):
+        route = entanglement(topology, "n0", "n6", min_rate_hz=1.0, model="on-demand")
+    assert route.rate_hz >= 1 and max(route.rounds) > 0
+    assert 0 < simulated < 60
