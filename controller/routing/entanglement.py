@@ -21,6 +21,7 @@ from typing import Literal, get_args
 from controller.network.model import Link, Swap
 from controller.network.topology import Topology
 from controller.physics.bell_diagonal import fidelity_of, recurrence, werner_parameter
+from controller.physics.domain import within
 from controller.routing.entangled.buffered import Optimum, Search, highest_fidelity, highest_rate
 from controller.routing.entangled.offers import LEAST_PAIRS_HZ, MOST_PAIRS_HZ, ROUNDING, Offers, offers
 from controller.routing.entangled.proposals import Demand, Goal
@@ -109,10 +110,7 @@ def entanglement(
     topology.node(src), topology.node(dst)
     if model not in get_args(Model):
         raise ValueError(f"model must be one of {', '.join(get_args(Model))}, got {model!r}")
-    if min_fidelity is not None and not 0 <= min_fidelity <= 1:
-        raise ValueError(f"min_fidelity must be in [0, 1], got {min_fidelity}")
-    if min_rate_hz is not None and not min_rate_hz >= 0:
-        raise ValueError(f"min_rate_hz must be at least 0, got {min_rate_hz}")
+    _floors(min_fidelity or 0.0, min_rate_hz or 0.0)
     if src == dst:
         raise NoRoute(f"{src} is both ends of the request", "reachability")
     floor, rate = min_fidelity or 0.0, min_rate_hz or 0.0
@@ -127,6 +125,11 @@ def entanglement(
     chain = chosen.chain
     explanation = (*explain(topology, chain), *chosen.notes, *_memories(topology, chain), f"chosen for the {goal}")
     return EntanglementRoute(chain.nodes, chain.links, chosen.rate_hz, chosen.fidelity, chain.rounds, model, explanation)
+
+
+def _floors(min_fidelity: float, min_rate_hz: float) -> None:
+    within("min_fidelity", min_fidelity, 0, 1)
+    within("min_rate_hz", min_rate_hz, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +283,16 @@ def front(
     """All chains from `src` to `dst` (None: to every node) of which none is worse than another in w, q and raw rate at once.
 
     Chains below a floor are left out, and so are links below fidelity 1/4 (less than noise), without a rate, or with an end or id in
-    `avoid`. Of chains with equal figures the one of fewest links, then the first by id, is kept.
+    `avoid`. Of chains with equal figures the one of fewest links, then the first by id, is kept. None lead from a node to itself.
+
+    Raises UnknownName, and ValueError for a floor that is out of range.
     """
+    topology.node(src)
+    if dst is not None:
+        topology.node(dst)
+    _floors(min_fidelity, min_rate_hz)
+    if src == dst:
+        return []
     offers: dict[str, list[tuple[str, str, tuple[Supply, ...]]]] = {}
     for link in topology.links("entanglement"):
         if (

@@ -124,7 +124,8 @@ class Demand:
                 best = max(best, key(edges, self._improved(edges, start, goal)))
         long.sort(key=lambda each: goal.key(*self.estimate(*each)), reverse=True)
         for edges, rounds in long[:_DELIVERED]:
-            key(edges, rounds)
+            if key(edges, rounds)[0] and not goal.finest:  # rates are told apart well by the estimate, fidelities less so
+                break
         return sorted(self._evaluated[True].values(), key=lambda each: goal.key(*each.figures), reverse=True)
 
     def _improved(self, edges: tuple[int, ...], rounds: Rounds, goal: Goal) -> Rounds:
