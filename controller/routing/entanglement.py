@@ -258,7 +258,7 @@ def front(
         if (
             not topology.usable(link)
             or link.id in avoid
-            or not _via_usable(topology, link, avoid)
+            or not via_usable(topology, link, avoid)
             or any(name in avoid for name in link.nodes)
         ):
             continue
@@ -309,7 +309,8 @@ def front(
     return [chain for name, chains in settled.items() if name != src for chain in chains]
 
 
-def _via_usable(topology: Topology, link: Link, avoid: Collection[str]) -> bool:
+def via_usable(topology: Topology, link: Link, avoid: Collection[str] = ()) -> bool:
+    """Whether the source or Bell station in the middle of a link, if there is one, is enabled and not in `avoid`."""
     return link.via is None or (link.via not in avoid and topology.node(link.via).admin == "enabled")
 
 
@@ -365,10 +366,16 @@ def explain(topology: Topology, chain: Chain) -> list[str]:
         after = f"; {purified}" if supply.rounds else ""
         lines.append(f"{here} -> {there}: {told(rate, 'Hz')}, fidelity {told(fidelity, '')}{after}, over {link_id}")
         if index + 1 < len(chain.links):
-            node, swap = topology.node(there), swap_of(topology, there)
-            said = node.origins.get("swap", "declared" if node.source else "assumed") if node.swap else "assumed, none is given"
+            swap = swap_of(topology, there)
+            said = swap_origin(topology, there)
             lines.append(f"{there}: swap succeeds with probability {swap.success:g}, fidelity {swap.fidelity:g} ({said})")
     return lines
+
+
+def swap_origin(topology: Topology, name: str) -> str:
+    """Where the figures of a repeater's swap come from, for an explanation."""
+    node = topology.node(name)
+    return node.origins.get("swap", "declared" if node.source else "assumed") if node.swap else "assumed, none is given"
 
 
 def _memories(topology: Topology, chain: Chain) -> tuple[str, ...]:
