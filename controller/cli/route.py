@@ -341,13 +341,16 @@ def slot(file: str, asked: str, slot_s: float, at: float | None, output: str) ->
     network = load(file)
     wanted = requests.read(asked, "requests", slots.Pair, network)
     answer = _routed(network, at, output, lambda then: slots.slot(then, wanted, slot_s).to_json(), len(wanted))
-    rows = [
-        (each["src"], each["dst"], float(path["ebits"]), " - ".join(path["nodes"]), "-".join(map(str, path["channels"])))
+    rows: list[tuple[object, ...]] = [
+        (each["src"], each["dst"], float(path["ebits"]), " - ".join(path["nodes"]), "-".join(map(str, path["channels"])), "")
         for each in answer["requests"]
         for path in each["paths"]
     ]
-    _print(answer, output, ["SRC", "DST", "PAIRS", "NODES", "CHANNELS"], rows, f"{answer['ebits']:.4g} pairs expected per slot")
-    if any(each["refusal"] for each in answer["requests"]):
+    none = [each for each in answer["requests"] if each["refusal"]]
+    rows += [(each["src"], each["dst"], None, "", "", each["refusal"]["constraint"]) for each in none]
+    header = ["SRC", "DST", "PAIRS", "NODES", "CHANNELS", "REFUSED FOR"]
+    _print(answer, output, header, rows, f"{answer['ebits']:.4g} pairs expected per slot")
+    if none:
         sys.exit(3)
 
 

@@ -206,7 +206,7 @@ def _unfit(topology: Topology, link: Link) -> str | None:
     """Why a link is not on offer; None when it is. What `Offers` computes, in words."""
     if not topology.usable(link):
         return "down, draining or disabled"
-    if not _via_usable(topology, link, ()):
+    if not via_usable(topology, link):
         return "its source or Bell station is not enabled"
     for field in ("rate_hz", "fidelity"):
         if topology.figure(link, field) is None:
@@ -298,7 +298,7 @@ def front(
         if (
             not topology.usable(link)
             or link.id in avoid
-            or not _via_usable(topology, link, avoid)
+            or not via_usable(topology, link, avoid)
             or any(name in avoid for name in link.nodes)
         ):
             continue
@@ -349,7 +349,8 @@ def front(
     return [chain for name, chains in settled.items() if name != src for chain in chains]
 
 
-def _via_usable(topology: Topology, link: Link, avoid: Collection[str]) -> bool:
+def via_usable(topology: Topology, link: Link, avoid: Collection[str] = ()) -> bool:
+    """Whether the source or Bell station in the middle of a link, if there is one, is enabled and not in `avoid`."""
     return link.via is None or (link.via not in avoid and topology.node(link.via).admin == "enabled")
 
 
@@ -408,8 +409,7 @@ def explain(topology: Topology, chain: Chain) -> list[str]:
         after = f"; {purified}" if supply.rounds else ""
         lines.append(f"{here} -> {there}: {told(rate, 'Hz')}, fidelity {told(fidelity, '')}{after}, over {link_id}")
         if index + 1 < len(chain.links):
-            node, swap = topology.node(there), swap_of(topology, there)
-            said = node.origin("swap") if node.swap else "assumed, none is given"
+            swap, said = swap_of(topology, there), swap_origin(topology, there)
             lines.append(f"{there}: swap succeeds with probability {swap.success:g}, fidelity {swap.fidelity:g} ({said})")
     return lines
 
@@ -433,6 +433,12 @@ def _waiting_in(topology: Topology, chain: Chain) -> list[str]:
             given.append("t2_s taken as twice that")
         alike.setdefault(", ".join(given) or "no decay (assumed, none is given)", []).append(name)
     return [f"memories of {', '.join(names)}: {times}" for times, names in alike.items()]
+
+
+def swap_origin(topology: Topology, name: str) -> str:
+    """Where the figures of a repeater's swap come from, for an explanation."""
+    node = topology.node(name)
+    return node.origin("swap") if node.swap else "assumed, none is given"
 
 
 def _memories(topology: Topology, chain: Chain) -> tuple[str, ...]:

@@ -334,7 +334,11 @@ def test_many_requests_in_a_slot(tmp_path: Path) -> None:
     # one channel from alice to rep1 serves one of the two, and the shorter gives more
     assert done.exit_code == 3
     far, near = answer["requests"]
-    assert far["refusal"]["constraint"] == "reachability" and far["paths"] == []
+    assert far["refusal"]["constraint"] == "channels" and far["paths"] == []
+    assert far["refusal"]["best"] == pytest.approx(0.9**2 * math.prod(1 - math.exp(-rate * 0.02) for rate in (120, 80, 120)))
+    table = bellhop_route("slot", "sandbox", asked, "--slot", "0.02")
+    assert table.exit_code == 3 and "REFUSED FOR" in table.stdout
+    assert "alice -> rep1: 120 Hz (assumed), a pair in the slot with probability 0.909282, over entanglement:alice--rep1" in table.stdout
     assert near["ebits"] == pytest.approx(1 - math.exp(-120 * 0.02)) and near["paths"][0]["links"] == ["entanglement:alice--rep1"]
     alone = routed("slot", "sandbox", written(tmp_path, "requests: [{src: alice, dst: bob}]"), "--slot", "0.02")
     thrice = [1 - math.exp(-rate * 0.02) for rate in (120, 80, 120)]
