@@ -419,7 +419,7 @@ def chains(draw: st.DrawFn, least: int = 1, most: int = 5) -> tuple[list[Link], 
     nodes = []
     for _ in range(count + 1):
         t1 = draw(st.floats(1e-6, 1e6) | st.just(math.inf))
-        nodes.append(Node(Memory(t1, min(t1 * 2, draw(times))), draw(swaps), draw(st.floats(0.25, 1))))
+        nodes.append(Node(Memory(t1, min(t1 * 2, draw(times))), draw(st.floats(0.2, 1)), draw(st.floats(0.25, 1))))
     return links, nodes, draw(st.sampled_from([[], [1e-3] * count, [0.1 * k for k in range(count)]]))
 
 
