@@ -61,6 +61,39 @@ def test_draining_node_takes_its_links_out_of_new_plans(sandbox: Topology) -> No
     assert sandbox.up(sandbox.link("qkd:alice--relay1"))
 
 
+MUX = """
+name: filtered
+nodes: {a: {kind: end-node}, m: {kind: passive, ports: 2, insertion_loss_db: 1}, b: {kind: trusted-node}, c: {kind: end-node}}
+links:
+  - {kind: fibre, id: f1, ends: [a, "m:1"], length_km: 5}
+  - {kind: fibre, id: f2, ends: ["m:2", b], length_km: 5}
+  - {kind: qkd, id: ab, ends: [a, b], over: [f1, f2]}
+  - {kind: qkd, id: bc, ends: [b, c], rate_bps: 1000}
+"""
+ADMINISTERED = st.builds(
+    AdminChanged, st.just("node"), st.sampled_from(["a", "m", "b", "c"]), st.sampled_from(["enabled", "draining", "disabled"])
+) | st.builds(
+    AdminChanged, st.just("link"), st.sampled_from(["f1", "f2", "ab", "bc"]), st.sampled_from(["enabled", "draining", "disabled"])
+)
+
+
+@given(st.lists(ADMINISTERED, max_size=8))
+def test_a_link_is_usable_when_all_that_it_stands_on_is_enabled(happened: list[AdminChanged]) -> None:
+    network = document.parse(MUX)
+    stands_on = {"f1": {"f1", "a", "m"}, "f2": {"f2", "m", "b"}, "ab": {"ab", "f1", "f2", "a", "m", "b"}, "bc": {"bc", "b", "c"}}
+    admin: dict[str, str] = {}
+    for event in happened:
+        before = {link.id for link in network.links() if network.usable(link)}
+        revision = network.revision
+        network.apply(event)
+        admin[event.name] = event.admin
+        usable = {link for link, parts in stands_on.items() if all(admin.get(part, "enabled") == "enabled" for part in parts)}
+        assert {link.id for link in network.links() if network.usable(link)} == usable
+        assert network.unusable() == stands_on.keys() - usable
+        changed = network.changed_since(revision)
+        assert changed is not None and before ^ usable <= changed
+
+
 NAMES = st.sampled_from(["alice", "relay1", "bob"])
 LINKS = st.sampled_from(["fibre:alice--relay1", "qkd:alice--relay1", "trunk-a", "ethernet:s1--s2"])
 EVENTS: st.SearchStrategy[NetworkEvent] = (
