@@ -159,6 +159,8 @@ def _port_number(node: Node, at: Key, end: End) -> Iterator[Complaint]:
     text, most = end.port or "", 0xFFFFFF00 - 1 if node.kind == "openflow-switch" else node.ports or 65535
     if not text.isdecimal() or not 1 <= int(text) <= most:
         yield at, f"{end.node} has no port '{text}'", f"give a port number from 1 to {most}"
+    elif text != str(int(text)):  # else one port would have two names
+        yield at, f"{end.node} has no port '{text}'", f"write {int(text)}"
 
 
 def _ports(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Complaint]:

@@ -101,6 +101,27 @@ def test_a_fault_names_its_line_and_path(text: str, expected: str) -> None:
     assert any(expected in line for line in faults(text)), faults(text)
 
 
+def test_a_port_has_one_name() -> None:
+    text = """
+name: n
+nodes:
+  o: {kind: optical-switch, ports: 8}
+  p: {kind: passive, ports: 2, bands: {"02": [1549, 1551]}}
+  a: {kind: end-node, modules: {q: {role: tx, port: "o:002"}}}
+  s: {kind: openflow-switch, dpid: "0000000000000001"}
+  h: {kind: host}
+links:
+  - {kind: fibre, ends: ["p:1", "o:01"], length_km: 1}
+  - {kind: ethernet, ends: ["h:1", "s:07"]}
+"""
+    assert faults(text) == [
+        "net.yaml:5: nodes.p.bands.02: p has no port '02', write 2",
+        "net.yaml:6: nodes.a.modules.q.port: o has no port '002', write 2",
+        "net.yaml:10: links[0].ends[1]: o has no port '01', write 1",
+        "net.yaml:11: links[1].ends[1]: s has no port '07', write 7",
+    ]
+
+
 def test_parallel_links_must_be_told_apart() -> None:
     text = "name: n\nnodes: {a: {kind: end-node}, b: {kind: end-node}}\nlinks:\n"
     text += "  - {kind: fibre, ends: [a, b], length_km: 1}\n" * 2
