@@ -82,7 +82,10 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
     async with AsyncExitStack() as stack:
         store = Store(settings.store)
         stack.callback(store.close)
-        planner = Planner(stack.enter_context(executor(settings.planner.executor)))
+        try:
+            planner = Planner(stack.enter_context(executor(settings.planner.executor)))
+        except ValueError as error:
+            raise WrongSettings(f"the settings: {error}") from error
         stack.callback(planner.close)
         planner.start()
         # As generation serves when the controller was started: of two that think they are master, the later one is.

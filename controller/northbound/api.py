@@ -372,10 +372,12 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Ready when every device has been read once, or says which has not."""
+    """Ready when every device has been read once and the planner answers, or says what does not."""
     face = request.app[FACE]
-    unread = [name for name, view in face.reconciler.views.items() if view.reads == 0]
-    return _json({"ready": not unread, "waiting_for": unread}, status=503 if unread else 200)
+    waiting_for = [name for name, view in face.reconciler.views.items() if view.reads == 0]
+    if face.desk.planner.late:
+        waiting_for.append("the planner")
+    return _json({"ready": not waiting_for, "waiting_for": waiting_for}, status=503 if waiting_for else 200)
 
 
 async def get_metrics(request: web.Request) -> web.Response:

@@ -90,6 +90,14 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
             "name: n\nnodes: {s: {kind: passive, ports: 2, classical: {host: h, max_latency_ms: 1, rate_mbps: 1}}}",
             "net.yaml:2: nodes.s.classical: ",
         ),
+        (
+            "name: n\nnodes: {a: {kind: end-node, kme: 'h:99999'}}",
+            "net.yaml:2: nodes.a.kme: 'h:99999' ends in no port, give one from 1 to 65535",
+        ),
+        (
+            "name: n\nnodes: {o: {kind: optical-switch, ports: 4, address: '[::1]:0'}}",
+            "net.yaml:2: nodes.o.address: '[::1]:0' ends in no port",
+        ),
         ("name: n\nnodes: {s: {kind: wavelength-switch, driver: scpi}}", "nodes.s.driver: a wavelength-switch is not driven over SCPI"),
         (
             "name: n\nnodes: {s: {kind: optical-switch, ports: 4, sides: single, driver: scpi}}",

@@ -146,6 +146,9 @@ async def test_health_and_readiness(controller: Any) -> None:
     assert await controller.ask("GET", "/readyz") == {"ready": True, "waiting_for": []}
     controller.daemon.reconciler.views["s2"].reads = 0
     assert await controller.ask("GET", "/readyz", 503) == {"ready": False, "waiting_for": ["s2"]}
+    controller.daemon.reconciler.views["s2"].reads = 1
+    controller.daemon.desk.planner.late.add("a job")
+    assert await controller.ask("GET", "/readyz", 503) == {"ready": False, "waiting_for": ["the planner"]}
     await controller.ask("GET", "/healthz")  # alive all the same
 
 
