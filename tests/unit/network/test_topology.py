@@ -1,4 +1,7 @@
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -135,6 +138,20 @@ def test_every_figure_has_its_origin(secoqc: Topology) -> None:
     measured = secoqc.figure(toshiba, "rate_bps")
     assert measured is not None
     assert (measured.value, measured.origin) == (2800.0, "measured")
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        *(("rate_bps", value) for value in (math.nan, math.inf, -1.0, 1e300)),
+        *(("qber", value) for value in (math.nan, -0.1, 0.51)),
+        ("fidelity", 1.5),
+        ("loss_db", -math.inf),
+    ],
+)
+def test_what_no_document_may_say_is_not_measured(figure: Any, value: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{figure} of x cannot be {value!r}: ")):
+        LinkMeasured("x", figure, value)
 
 
 def test_risk_is_inherited_from_the_glass(sandbox: Topology) -> None:
