@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,9 @@ def test_demands_share_the_key(tmp_path: Path) -> None:
     assert all(flow["nodes"][0] == grant["src"] for grant in fair["grants"] for flow in grant["flows"])
     shown = bellhop_route("demands", "secoqc", asked).stdout.splitlines()
     assert shown[2].split("  ")[0] == "SRC" and shown[3].startswith("STP  FOR")
+    flows = [flow for grant in fair["grants"] for flow in grant["flows"]]
+    for line, flow in zip(shown[3:], flows, strict=False):
+        assert f"{flow['rate_bps']:,.6g}  {' - '.join(flow['nodes'])}  " in line, "a row for each path"
 
 
 def test_a_demand_that_gets_nothing_is_told_and_counts(tmp_path: Path) -> None:
@@ -252,6 +256,10 @@ def test_lightpaths_for_many_requests(tmp_path: Path) -> None:
     answer = routed("lightpaths", "sandbox", written(tmp_path, LIGHTPATHS))
     assert answer["served"].keys() == {"pair", "probe"} and answer["refused"] == {}
     assert answer["served"]["pair"]["strands"][0]["links"] == ["trunk-a"]
+    shown = bellhop_route("lightpaths", "sandbox", written(tmp_path, LIGHTPATHS)).stdout.splitlines()
+    assert shown[2].split() == ["REQUEST", "SIGNAL", "NM", "DB", "NODES", "CROSS-CONNECTS", "REFUSED"]
+    assert re.split(" {2,}", shown[3]) == ["pair", "quantum", "1,550.12", "6.6", "alice - ocs1 - ocs2 - bob", "ocs1 1-9, ocs2 1-9"]
+    assert "  probe, service: 0 dBm are launched, -1.8 dBm arrive" in shown
     again = LIGHTPATHS + "  - {name: again, strands: [{src: alice/q9, dst: bob/q9}]}\n"
     done = bellhop_route("lightpaths", "sandbox", written(tmp_path, again))
     assert done.exit_code == 3
