@@ -281,6 +281,8 @@ def test_lightpaths_for_many_requests(tmp_path: Path) -> None:
             "demands:\n  - {src: alice, dst: bob, rate_bps: 1,\n     wieght: 2}\n",
             "3: demands[0].wieght: unknown field 'wieght', did you",
         ),
+        ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: yes}\n", "2: demands[0].rate_bps: rate_bps is 'yes'"),
+        ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: 1, weight: 1:30}\n", "2: demands[0].weight: weight is '1:30'"),
         ("demands", "demands: []\n", "1: demands: no list of demands"),
         ("demands", "requests: []\n", "1: requests: unknown field 'requests'"),
         ("demands", "demands: [3]\n", "1: demands[0]: the entry is not a mapping"),
