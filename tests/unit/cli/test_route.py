@@ -283,6 +283,21 @@ def test_lightpaths_for_many_requests(tmp_path: Path) -> None:
         ),
         ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: yes}\n", "2: demands[0].rate_bps: rate_bps is 'yes'"),
         ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: 1, weight: 1:30}\n", "2: demands[0].weight: weight is '1:30'"),
+        (
+            "demands",
+            "demands:\n  - {src: alice, dst: bob, rate_bps: 1}\n  - {src: alice, dst: bob, rate_bps: 1,\n     avoid: [relay1, XXX]}\n",
+            "4: demands[1].avoid[1]: no node or link named 'XXX' in this network, name one of the network's",
+        ),
+        (
+            "demands",
+            "demands:\n  - {src: alice, dst: bob, rate_bps: 1, avoid: [trunk]}\n",
+            "2: demands[0].avoid[0]: no node or link named 'trunk' in this network, did you mean trunk-",
+        ),
+        (
+            "lightpaths",
+            "requests:\n  - {name: a, strands: [{src: alice/q9, dst: bob/q9}]}\n  - {name: a, strands: [{src: relay1, dst: relay2}]}\n",
+            "3: requests[1].name: requests[0] is named a too, give each its own name",
+        ),
         ("demands", "demands: []\n", "1: demands: no list of demands"),
         ("demands", "requests: []\n", "1: requests: unknown field 'requests'"),
         ("demands", "demands: [3]\n", "1: demands[0]: the entry is not a mapping"),
