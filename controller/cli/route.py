@@ -152,6 +152,11 @@ def key(
         raise click.UsageError("--shares combines the keys of its paths, --split adds up their rates; give one of them")
     if (horizon_s is None) != (not pools):
         raise click.UsageError("--horizon-s and --pool go together: what is in store is spent over the horizon")
+    seen: set[frozenset[str]] = set()
+    for pair, _ in pools:
+        if frozenset(pair) in seen:
+            raise click.UsageError(f"--pool names {' and '.join(pair)} twice; give once what they have in store")
+        seen.add(frozenset(pair))
     network = load(file)
     answer = _routed(
         network,

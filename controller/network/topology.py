@@ -214,8 +214,10 @@ class Topology:
                     self._riders[fibre_id].remove(link)
                 del self._links[link]
                 self._windows.pop(link, None)
-                self._shut.discard(link)
-                self.out_of_service.discard(link)
+                for off in (self._down, self._shut, self.out_of_service):
+                    off.discard(link)
+                for measured in self._measured.values():
+                    measured.pop(link, None)
                 self.structure += 1
         return True
 

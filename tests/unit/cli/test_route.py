@@ -151,6 +151,10 @@ def test_classical() -> None:
         (("key", "sandbox", "alice", "bob", "--shares", "0"), ("--shares",)),
         (("key", "sandbox", "alice", "bob", "--shares", "2", "--split", "2"), ("--shares", "--split")),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600"), ("--horizon-s and --pool",)),
+        (
+            ("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,relay1=75000", "--pool", "relay1,alice=1"),
+            ("--pool names relay1 and alice twice",),
+        ),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice=5"), ("alice=5 names no pool",)),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,bob=nan"), ("nan",)),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,rely1=5"), ("did you mean relay1",)),

@@ -58,6 +58,15 @@ def test_revision_grows_only_with_changes(sandbox: Topology) -> None:
         sandbox.link("fibre:alice--bob")
 
 
+def test_a_link_of_the_same_id_begins_anew(sandbox: Topology) -> None:
+    link = sandbox.link("qkd:alice--relay1")
+    computed = sandbox.figure(link, "rate_bps")
+    for event in (LinkMeasured(link.id, "rate_bps", 7.0), LinkStateChanged(link.id, up=False), LinkRemoved(link.id), LinkAdded(link)):
+        assert sandbox.apply(event)
+    assert sandbox.usable(link) and sandbox.figure(link, "rate_bps") == computed
+    assert link.id not in sandbox.out_of_service | sandbox.unusable()
+
+
 def test_draining_node_takes_its_links_out_of_new_plans(sandbox: Topology) -> None:
     sandbox.apply(AdminChanged("node", "relay1", "draining"))
     assert not sandbox.usable(sandbox.link("qkd:alice--relay1"))
