@@ -96,7 +96,8 @@ def plan(service: str, request: Keys, network: Topology, ledger: Ledger, now_s: 
             desired[here] = (*desired.get(here, ()), entry)
         for link_id in path.links:
             link = network.link(link_id)
-            touches.update(link.fibres)
+            for fibre_id in link.fibres:
+                touches.update((fibre_id, *network.link(fibre_id).nodes))
             if link.switched and link_id not in promised:
                 companions.append(Companion("lightpath", {"ends": list(link.ends)}))
             promised[link_id] = promised.get(link_id, 0.0) + (rate_bps if request.rate_bps else 0.0)

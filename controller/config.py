@@ -16,6 +16,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from controller.network.model import with_port
+
 STRICT = ConfigDict(frozen=True, extra="forbid")
 PREFIX = "BELLHOP"
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -102,7 +104,11 @@ class PlannerSettings(BaseModel):
 
     model_config = STRICT
 
-    executor: Annotated[str, Field(pattern=r"^(pool|dask://[^/]+:[0-9]{1,5})$")] = "pool"
+    executor: Annotated[
+        str,
+        Field(pattern=r"^(pool|dask://[^/]+:[0-9]{1,5})$"),
+        AfterValidator(lambda where: where if where == "pool" else with_port(where)),
+    ] = "pool"
 
 
 class ReconcilerSettings(BaseModel):

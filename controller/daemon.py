@@ -82,7 +82,10 @@ async def running(settings: Settings, *, observe: bool = False) -> AsyncIterator
     async with AsyncExitStack() as stack:
         store = Store(settings.store)
         stack.callback(store.close)
-        planner = Planner(stack.enter_context(executor(settings.planner.executor)))
+        try:
+            planner = Planner(stack.enter_context(executor(settings.planner.executor)))
+        except ValueError as error:
+            raise WrongSettings(f"the settings: {error}") from error
         stack.callback(planner.close)
         planner.start()
         # As generation serves when the controller was started: of two that think they are master, the later one is.
@@ -261,7 +264,11 @@ async def _follow(face: Face, dark_ports: DarkPorts, greetings: list[bytes], dev
                         _locate(face, face.discovery, host)
                 face.reconciler.mark([device.name])
             case QkdLinkReport():
-                _take(face, _qkd_report(face.topology, event))
+                try:
+                    _take(face, _qkd_report(face.topology, event))
+                except ValueError as nonsense:
+                    log.warning("%s: a report is not believed: %s", device.name, nonsense)
+                    face.reconciler.views[device.name].trouble = f"a report is not believed: {nonsense}"
 
 
 def _take(face: Face, events: list[NetworkEvent]) -> None:
@@ -282,14 +289,18 @@ def _ports(link: Link) -> list[tuple[str, str]]:
 
 
 def _qkd_report(topology: Topology, report: QkdLinkReport) -> list[NetworkEvent]:
-    """What a KME says of a QKD link. A switched link that makes no key is no fault: it lives and dies with its lightpath."""
+    """What a KME says of a QKD link. A switched link that makes no key is no fault: it lives and dies with its lightpath.
+
+    ValueError for a figure that cannot be.
+    """
     with suppress(LookupError):
         link = topology.link(report.link)
         events: list[NetworkEvent] = [] if link.switched else [LinkStateChanged(link.id, report.up)]
         if report.up:
             events.append(LinkMeasured(link.id, "rate_bps", report.rate_bps))
         if report.qber is not None:  # of a link that makes no key it says why
-            events.append(LinkMeasured(link.id, "qber", report.qber))
+            qber = 0.5 if 0.5 < report.qber <= 1 else report.qber  # more than one half is so by chance
+            events.append(LinkMeasured(link.id, "qber", qber))
         return events
     log.warning("%s reports a QKD link '%s' that the document does not have", report.device, report.link)
     return []

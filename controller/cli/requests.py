@@ -35,12 +35,16 @@ def _read(file: Path, section: str, kind: type[T], network: Topology) -> list[T]
     adapter = TypeAdapter(kind)
     found: list[T] = []
     complaints: list[Complaint] = []
+    named: dict[str, Key] = {}
 
     def take(key: Key, raw: Any) -> bool:
         if key[0] != section or not isinstance(key[1], int):
             return False
         before = len(complaints)
         complaints.extend(_misfits(kind, raw, key, network))
+        name = raw.get("name") if isinstance(raw, dict) else None
+        if isinstance(name, str) and (first := named.setdefault(name, key)) != key:
+            complaints.append(((*key, "name"), f"{first[0]}[{first[1]}] is named {name} too", "give each its own name"))
         try:
             request = adapter.validate_python(raw)
         except ValidationError as wrong:
@@ -66,7 +70,7 @@ def _names(kind: Any) -> list[str]:
 
 
 def _misfits(kind: Any, raw: Any, at: Key, network: Topology) -> Iterator[Complaint]:
-    """Fields that the dataclass does not have, and ends that the network does not."""
+    """Fields that the dataclass does not have, and names that the network does not."""
     if not isinstance(raw, dict):
         return
     known, parts = _names(kind), _parts(kind)
@@ -80,11 +84,20 @@ def _misfits(kind: Any, raw: Any, at: Key, network: Topology) -> Iterator[Compla
                 if end.module is not None and end.module not in modules:
                     raise UnknownName("module", end.module, modules)
             except UnknownName as unknown:
-                what, _, hint = str(unknown).partition("; ")
-                yield (*at, key), what, hint or "name one of the network's"
+                yield _unknown((*at, key), unknown)
+        elif key == "avoid" and isinstance(value, list):
+            for index, name in enumerate(value):
+                if isinstance(name, str) and not network.known(name):
+                    known = [*network.graph, *(link.id for link in network.links())]
+                    yield _unknown((*at, key, index), UnknownName("node or link", name, known))
         elif key in parts and isinstance(value, list):
             for index, part in enumerate(value):
                 yield from _misfits(parts[key], part, (*at, key, index), network)
+
+
+def _unknown(at: Key, unknown: UnknownName) -> Complaint:
+    what, _, hint = str(unknown).partition("; ")
+    return at, what, hint or "name one of the network's"
 
 
 def _parts(kind: Any) -> dict[str, Any]:

@@ -152,6 +152,11 @@ def key(
         raise click.UsageError("--shares combines the keys of its paths, --split adds up their rates; give one of them")
     if (horizon_s is None) != (not pools):
         raise click.UsageError("--horizon-s and --pool go together: what is in store is spent over the horizon")
+    seen: set[frozenset[str]] = set()
+    for pair, _ in pools:
+        if frozenset(pair) in seen:
+            raise click.UsageError(f"--pool names {' and '.join(pair)} twice; give once what they have in store")
+        seen.add(frozenset(pair))
     network = load(file)
     answer = _routed(
         network,
@@ -274,11 +279,13 @@ def demands(file: str, asked: str, fair: bool, at: float | None, output: str) ->
     answer = _routed(
         network, at, output, lambda then: allocate(then, wanted, objective="max-min" if fair else "throughput").to_json(), len(wanted)
     )
+    nothing: list[dict[str, Any]] = [{"rate_bps": 0, "nodes": ()}]
     rows = [
-        (grant["src"], grant["dst"], float(grant["rate_bps"]), len(grant["flows"]), ", ".join(grant["held_by"]))
+        (grant["src"], grant["dst"], float(path["rate_bps"]), " - ".join(path["nodes"]), ", ".join(grant["held_by"]))
         for grant in answer["grants"]
+        for path in grant["flows"] or nothing
     ]
-    _print(answer, output, ["SRC", "DST", "BIT/S", "PATHS", "HELD BY"], rows, f"{answer['throughput_bps']:.4g} bit/s in all")
+    _print(answer, output, ["SRC", "DST", "BIT/S", "PATH", "HELD BY"], rows, f"{answer['throughput_bps']:.4g} bit/s in all")
     if any(grant["refusal"] for grant in answer["grants"]):
         sys.exit(3)
 
@@ -305,13 +312,15 @@ def lightpaths(file: str, asked: str, at: float | None, output: str) -> None:
     network = load(file)
     wanted = requests.read(asked, "requests", Bundle, network)
     answer = _routed(network, at, output, lambda then: assign(then, wanted).to_json(), len(wanted))
+    served = [(each.name, strand) for each in wanted for strand in answer["served"].get(each.name, {"strands": ()})["strands"]]
     rows: list[tuple[object, ...]] = [
-        (each.name, strand["signal"], " - ".join(strand["nodes"]), float(strand["loss_db"]), "")
-        for each in wanted
-        for strand in answer["served"].get(each.name, {"strands": ()})["strands"]
+        (name, strand["signal"], strand["wavelength_nm"], float(strand["loss_db"]), " - ".join(strand["nodes"]), _joined(strand), "")
+        for name, strand in served
     ]
-    rows += [(name, "", "", None, refused["error"]) for name, refused in answer["refused"].items()]
-    _print(answer, output, ["REQUEST", "SIGNAL", "NODES", "DB", "REFUSED"], rows, f"{len(answer['served'])} of {len(wanted)} served")
+    rows += [(name, "", None, None, "", "", refused["error"]) for name, refused in answer["refused"].items()]
+    header = ["REQUEST", "SIGNAL", "NM", "DB", "NODES", "CROSS-CONNECTS", "REFUSED"]
+    hops = [f"{name}, {strand['signal']}: {line}" for name, strand in served for line in strand["explanation"]]
+    _print(answer, output, header, rows, f"{len(answer['served'])} of {len(wanted)} served", hops)
     if answer["refused"]:
         sys.exit(3)
 
@@ -354,6 +363,12 @@ def slot(file: str, asked: str, slot_s: float, at: float | None, output: str) ->
         sys.exit(3)
 
 
+def _joined(strand: dict[str, Any]) -> str:
+    """The ports that a strand has joined at each switch, as `ocs1 1-9`."""
+    joined = (*strand["cross_connects"], *strand.get("media_channels", ()))
+    return ", ".join(f"{each['switch']} {each['ingress']}-{each['egress']}" for each in joined)
+
+
 def _routed(
     network: Topology, at: float | None, output: str, compute: Callable[[Topology], dict[str, Any]], requests: int = 1
 ) -> dict[str, Any]:
@@ -377,12 +392,15 @@ def _routed(
         sys.exit(3)
 
 
-def _print(answer: dict[str, Any], output: str, header: list[str], rows: Iterable[tuple[object, ...]], summary: str) -> None:
+def _print(
+    answer: dict[str, Any], output: str, header: list[str], rows: Iterable[tuple[object, ...]], summary: str, hops: Iterable[str] = ()
+) -> None:
     if output == "json":
         print_json(answer)
         return
     click.echo(summary + "\n")
     print_table(header, rows)
     click.echo()
-    for line in [*(line for path in answer.get("paths", ()) for line in path.get("explanation", ())), *answer.get("explanation", ())]:
+    of_paths = [line for path in answer.get("paths", ()) for line in path.get("explanation", ())]
+    for line in [*hops, *of_paths, *answer.get("explanation", ())]:
         click.echo(f"  {line}")

@@ -18,6 +18,8 @@ Complaint = tuple[Key, str, str]
 
 _QUANTUM_ENDS = {"end-node", "trusted-node", "repeater", "source", "satellite", "ground-station"}
 _LIGHT_KINDS = {"fibre", "free-space"}
+_LIGHT_ENDS = {"end-node", "trusted-node", "repeater", "ground-station"}
+"""Kinds of node where the light of a fibre ends."""
 
 
 def cross_check(nodes: Mapping[str, Node], links: Mapping[int, Link], names: set[str], faulty: Collection[str] = ()) -> list[Complaint]:
@@ -70,6 +72,12 @@ def _nodes(nodes: Mapping[str, Node]) -> Iterator[Complaint]:
             if low_nm >= high_nm:
                 yield (*at, "bands", port), f"the band from {low_nm:g} to {high_nm:g} nm is empty", "give the lower wavelength first"
             yield from _port_number(node, (*at, "bands", port), End(name, port))
+        for pair in node.losses_db:
+            one, _, other = pair.partition("-")
+            for port in (one, other):
+                yield from _port_number(node, (*at, "losses_db", pair), End(name, port))
+            if one == other:
+                yield (*at, "losses_db", pair), "both ports are the same", "name two ports"
         for module_name, module in node.modules.items():
             if module.max_input_dbm is not None and module.role == "tx":
                 yield (
@@ -161,6 +169,8 @@ def _port_number(node: Node, at: Key, end: End) -> Iterator[Complaint]:
     text, most = end.port or "", 0xFFFFFF00 - 1 if node.kind == "openflow-switch" else node.ports or 65535
     if not text.isdecimal() or not 1 <= int(text) <= most:
         yield at, f"{end.node} has no port '{text}'", f"give a port number from 1 to {most}"
+    elif text != str(int(text)):  # else one port would have two names
+        yield at, f"{end.node} has no port '{text}'", f"write {int(text)}"
 
 
 def _ports(nodes: Mapping[str, Node], links: Mapping[int, Link]) -> Iterator[Complaint]:
@@ -226,7 +236,7 @@ def _over(nodes: Mapping[str, Node], links: Mapping[int, Link], faulty: Collecti
                     "give rate_bps, or over: [fibre id, ...]",
                 )
             continue
-        glass: nx.Graph[str] = nx.Graph()
+        glass: nx.MultiGraph[str] = nx.MultiGraph()
         for position, fibre_id in enumerate(link.fibres):
             fibre = by_id.get(fibre_id)
             if fibre is None and fibre_id in faulty:
@@ -238,9 +248,20 @@ def _over(nodes: Mapping[str, Node], links: Mapping[int, Link], faulty: Collecti
             else:
                 glass.add_edge(*fibre.nodes)
         if len(glass.edges) == len(link.fibres):
-            ends = link.nodes
-            if not all(end in glass for end in ends) or not nx.has_path(glass, *ends):
-                yield at, f"these fibres do not join {ends[0]} and {ends[1]}", "list the fibres from one end to the other"
+            yield from _led(nodes, link, at, glass)
+
+
+def _led(nodes: Mapping[str, Node], link: Link, at: Key, glass: nx.MultiGraph[str]) -> Iterator[Complaint]:
+    """Whether the fibres that a link rides on lead from one of its ends to the other."""
+    a, b = link.nodes
+    if a not in glass or b not in glass or not nx.has_path(glass, a, b):
+        yield at, f"these fibres do not join {a} and {b}", "list the fibres from one end to the other"
+    elif not nx.is_connected(glass) or any(glass.degree[name] != (1 if name in (a, b) else 2) for name in glass):
+        yield at, f"these fibres are more than one way from {a} to {b}", "list each fibre of the way once"
+    else:
+        for name in glass:
+            if name not in (a, b) and name in nodes and nodes[name].kind in _LIGHT_ENDS:
+                yield at, f"the light ends on the way at {name}, a {nodes[name].kind}", "end the link there, or lead the fibres around"
 
 
 def _switched(nodes: Mapping[str, Node], link: Link, at: Key, patched: set[tuple[str, str | None]]) -> Iterator[Complaint]:

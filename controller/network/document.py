@@ -81,9 +81,9 @@ def _head(data: Mapping[str, Any]) -> list[Complaint]:
         complaints.append((("name",), what, example))
     if not isinstance(data.get("description") or "", str):
         complaints.append((("description",), "the description is not text", "put it in quotes"))
-    if not isinstance(data.get("nodes") or {}, dict):
+    if not isinstance(data.get("nodes"), dict | None):
         complaints.append((("nodes",), "nodes is not a mapping", "write one entry per node, as in alice: {kind: end-node}"))
-    if not isinstance(data.get("links") or [], list):
+    if not isinstance(data.get("links"), list | None):
         example = "write one entry per link, as in - {kind: fibre, ends: [a, b], length_km: 1}"
         complaints.append((("links",), "links is not a list", example))
     return complaints

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from controller.network.model import Admin, Link, Node
+
+_FIGURES = {name: TypeAdapter(hint) for name, hint in get_type_hints(Link, include_extras=True).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,17 @@ class LinkWindowChanged:
 
 @dataclass(frozen=True, slots=True)
 class LinkMeasured:
-    """A device reported one figure of a link (`rate_bps`, `qber`)."""
+    """A device reported one figure of a link (`rate_bps`, `qber`). ValueError for one that a document may not give it either."""
 
     link: str
     figure: Literal["rate_bps", "qber", "loss_db", "rate_hz", "fidelity"]
     value: float
+
+    def __post_init__(self) -> None:
+        try:
+            _FIGURES[self.figure].validate_python(self.value)
+        except ValidationError as error:
+            raise ValueError(f"{self.figure} of {self.link} cannot be {self.value!r}: {error.errors()[0]['msg']}") from None
 
 
 @dataclass(frozen=True, slots=True)

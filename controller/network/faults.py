@@ -86,7 +86,7 @@ def told(fields: Collection[str], error: ErrorDetails) -> Complaint:
         part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part == "constrained-str" or part == "function"))
     )
     given, context = error.get("input"), error.get("ctx", {})
-    leaf = str(loc[-1]) if loc else ""
+    leaf = _path(loc[-2:] if loc and isinstance(loc[-1], int) else loc[-1:])
     if loc[:1] == ("over",):
         return loc[:1], "over is neither a list of fibre ids nor switched", "write over: [fibre id, ...] or over: switched"
     match error["type"]:
@@ -104,6 +104,8 @@ def told(fields: Collection[str], error: ErrorDetails) -> Complaint:
             return loc, f"{leaf} '{given}' is not of the right form", f"match {context.get('pattern')}"
         case "dataclass_type":
             return loc, f"{leaf or 'the entry'} is not a mapping", "write it as {...: ..., ...}"
+        case "string_type" if isinstance(given, int | float):
+            return loc, f"{leaf} is a number where text belongs", f'put it in quotes, as in "{given}"'
         case "value_error":
             what, _, remedy = str(context.get("error", error["msg"])).partition("; ")
             return loc, what, remedy or "correct it"

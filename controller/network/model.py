@@ -40,7 +40,16 @@ Origin = Literal["declared", "computed", "measured", "assumed"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 EndText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*([:/][A-Za-z0-9][A-Za-z0-9_.-]*)?$", max_length=128)]
 LinkId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=200)]
-Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+
+
+def with_port(address: str) -> str:
+    """An address that ends in a TCP port, as it is; ValueError when no port has that number."""
+    if not 1 <= int(address.rpartition(":")[2]) <= 65535:
+        raise ValueError(f"'{address}' ends in no port; give one from 1 to 65535")
+    return address
+
+
+Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"), AfterValidator(with_port)]
 _LEAST, _MOST = 1e-30, 1e30
 """Of any figure, so that products of a few stay numbers and in the domain of the formulas."""
 

@@ -166,7 +166,8 @@ class Topology:
         """The links whose figures or usability an event changes: those at a node, those over a fibre."""
         match event:
             case events.AdminChanged("node", name, _):
-                return tuple(link_id for _, _, link_id in self.graph.edges(name, keys=True)) if name in self.graph else ()
+                ending = [link_id for _, _, link_id in self.graph.edges(name, keys=True)] if name in self.graph else []
+                return (*ending, *(rider for link_id in ending for rider in self._riders.get(link_id, ())))
             case (
                 events.LinkStateChanged(link, _)
                 | events.LinkWindowChanged(link, _)
@@ -213,8 +214,10 @@ class Topology:
                     self._riders[fibre_id].remove(link)
                 del self._links[link]
                 self._windows.pop(link, None)
-                self._shut.discard(link)
-                self.out_of_service.discard(link)
+                for off in (self._down, self._shut, self.out_of_service):
+                    off.discard(link)
+                for measured in self._measured.values():
+                    measured.pop(link, None)
                 self.structure += 1
         return True
 
@@ -284,20 +287,19 @@ class Topology:
         return link.id not in self._shut and not any(fibre_id in self._shut for fibre_id in link.fibres)
 
     def usable(self, link: Link) -> bool:
-        """Whether new plans may use the link: up, inside its windows, enabled, between enabled nodes, over enabled glass."""
-        if not self.up(link) or not self.open(link) or link.admin != "enabled":
+        """Whether new plans may use the link: up, inside its windows, enabled, between enabled nodes, and the glass it rides on likewise."""
+        if not self.up(link) or not self.open(link):
             return False
-        if any(self.node(name).admin != "enabled" for name in link.nodes):
-            return False
-        return all(self.link(fibre_id).admin == "enabled" for fibre_id in link.fibres)
+        parts = (link, *map(self.link, link.fibres))
+        return all(part.admin == "enabled" and all(self.node(name).admin == "enabled" for name in part.nodes) for part in parts)
 
     def unusable(self) -> frozenset[str]:
         """Ids of all links that are not usable."""
         barred = self._down | self._shut | {link.id for link in self._links.values() if link.admin != "enabled"}
-        barred.update(rider for link_id in tuple(barred) for rider in self._riders.get(link_id, ()))
         for name, node in self.nodes():
             if node.admin != "enabled":
                 barred.update(link_id for _, _, link_id in self.graph.edges(name, keys=True))
+        barred.update(rider for link_id in tuple(barred) for rider in self._riders.get(link_id, ()))
         return frozenset(barred)
 
     def known(self, name: str) -> bool:

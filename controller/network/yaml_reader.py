@@ -101,12 +101,17 @@ class _Reader:
     def _mapping(self, key: Key) -> dict[str, Any]:
         found: dict[str, Any] = {}
         merged: list[Any] = []
+        position = -1
         while type(event := self._next()) is not yaml.MappingEndEvent:
+            position += 1
             if type(event) is not yaml.ScalarEvent:
-                self.complaints.append((key, "a key is not plain text", "use a name as key"))
+                path = (*key, position)  # it has no name to be told by
+                self.complaints.append((path, "the key is not plain text", "use a name as key"))
+                if path in self._wanted:
+                    self.lines[path] = _line(event)
                 if not isinstance(event, yaml.AliasEvent):
                     self._skip()
-                self._value(self._next(), key)
+                self._value(self._next(), path)
                 continue
             name: str = event.value
             path = (*key, name)
@@ -159,7 +164,10 @@ _EVERYWHERE = tuple(_IMPLICIT.get(None, ()))
 
 @lru_cache(maxsize=1 << 14)
 def _plain(text: str) -> Any:
-    """What a scalar without quotes means: a number, true, null, a date, or the text itself."""
+    """What a scalar without quotes means: a number, null, a date, or the text itself.
+
+    The words for true and false are text, since nothing here is answered with yes or no, and so are numbers to the base of sixty (1:30).
+    """
     # most are decimals or plain words: PyYAML's own way takes ten times as long
     if _DECIMAL.fullmatch(text):
         return float(text)
@@ -167,7 +175,8 @@ def _plain(text: str) -> Any:
         return text
     loader: Any = yaml.SafeLoader("")
     try:
-        return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+        value = loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+        return text if isinstance(value, bool) or (isinstance(value, int | float) and ":" in text) else value
     except (ValueError, yaml.YAMLError):
         return text
     finally:

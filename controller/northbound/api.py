@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -57,6 +57,20 @@ class Administered(BaseModel):
     model_config = STRICT
 
     admin: Literal["enabled", "draining", "disabled"]
+
+
+class NoQuery(BaseModel):
+    """The query of requests that take none: what somebody hoped to say there, as dry_run, must not be passed over."""
+
+    model_config = STRICT
+
+
+class CreateQuery(BaseModel):
+    """The query of POST /services."""
+
+    model_config = STRICT
+
+    dry_run: bool = False
 
 
 class RouteQuery(BaseModel):
@@ -130,6 +144,17 @@ async def _body(request: web.Request, model: type[BaseModel]) -> Any:
         raise WrongRequest.of(error) from None
 
 
+def _query(request: web.Request, model: type[BaseModel], lists: Collection[str] = ()) -> Any:
+    """The query as the model has it; only what is in `lists` may be given again."""
+    given = {name: request.query.getall(name) for name in request.query}
+    if again := [name for name, values in given.items() if len(values) > 1 and name not in lists]:
+        raise WrongRequest([(name, "is given more than once") for name in again])
+    try:
+        return model.model_validate({name: values if name in lists else values[0] for name, values in given.items()})
+    except ValidationError as error:
+        raise WrongRequest.of(error) from None
+
+
 # the network
 
 
@@ -162,21 +187,19 @@ async def get_discovery(request: web.Request) -> web.Response:
 
 async def patch_admin(request: web.Request) -> web.Response:
     subject = "node" if request.path.startswith("/api/v1/nodes/") else "link"
+    _query(request, NoQuery)
     wanted: Administered = await _body(request, Administered)
     moved, stuck = await request.app[FACE].desk.administer(subject, request.match_info["name"], wanted.admin)
     return _json({subject: request.match_info["name"], "admin": wanted.admin, "moved": moved, "cannot_move": stuck})
 
 
 async def get_route(request: web.Request) -> web.Response:
-    topology, kind = request.app[FACE].topology, request.match_info["kind"]
-    given: dict[str, Any] = dict(request.query) | ({"avoid": request.query.getall("avoid")} if "avoid" in request.query else {})
-    try:
-        query = RouteQuery.model_validate(given)
-    except ValidationError as error:
-        raise WrongRequest.of(error) from None
+    face, kind = request.app[FACE], request.match_info["kind"]
+    query: RouteQuery = _query(request, RouteQuery, lists=("avoid",))
     at_s = time.time() if query.at is None else query.at.timestamp()
-    pools = {} if query.horizon_s is None else _pools(request.app[FACE])
-    return _json(await request.app[FACE].desk.planner.compute(topology, _route_at, at_s, kind, query, pools))
+    pools = {} if query.horizon_s is None else _pools(face)
+    promised = dict(face.desk.ledger().reserved_of("key")) if kind == "key" else {}
+    return _json(await face.desk.planner.compute(face.topology, _route_at, at_s, kind, query, pools, promised))
 
 
 def _pools(face: Face) -> dict[tuple[str, str], float]:
@@ -190,12 +213,16 @@ def _pools(face: Face) -> dict[tuple[str, str], float]:
     return pools
 
 
-def _route_at(topology: Topology, at_s: float, kind: str, query: RouteQuery, pools: dict[tuple[str, str], float]) -> dict[str, Any]:
+def _route_at(
+    topology: Topology, at_s: float, kind: str, query: RouteQuery, pools: dict[tuple[str, str], float], promised: dict[str, float]
+) -> dict[str, Any]:
     """Runs in the planner's worker."""
-    return answer_at(topology, at_s, lambda then: _route(then, kind, query, pools))
+    return answer_at(topology, at_s, lambda then: _route(then, kind, query, pools, promised))
 
 
-def _route(topology: Topology, kind: str, query: RouteQuery, pools: dict[tuple[str, str], float]) -> dict[str, Any]:
+def _route(
+    topology: Topology, kind: str, query: RouteQuery, pools: dict[tuple[str, str], float], promised: dict[str, float]
+) -> dict[str, Any]:
     src, dst = query.src, query.dst
     match kind:
         case "entanglement":
@@ -213,6 +240,7 @@ def _route(topology: Topology, kind: str, query: RouteQuery, pools: dict[tuple[s
                 split=query.split,
                 max_trusted_nodes=query.max_trusted_nodes,
                 avoid=query.avoid,
+                reserved=promised,
                 pool_bytes=pools,
                 horizon_s=query.horizon_s or math.inf,
             ).to_json()
@@ -249,9 +277,10 @@ async def list_services(request: web.Request) -> web.Response:
 
 async def create_service(request: web.Request) -> web.Response:
     face = request.app[FACE]
+    query: CreateQuery = _query(request, CreateQuery)
     asked: Asked = await _body(request, Asked)
     options: dict[str, Any] = {"name": asked.name, "priority": asked.priority, "start_s": asked.start_s, "end_s": asked.end_s}
-    if request.query.get("dry_run", "").lower() in ("1", "true", "yes"):
+    if query.dry_run:
         service, diffs = await face.desk.dry_run(asked.kind, asked.request, **options)
         return _json({"service": _service(face, service), "diff": [_diff(each) for each in diffs]})
     service = await face.desk.create(asked.kind, asked.request, **options)
@@ -267,6 +296,7 @@ async def get_service(request: web.Request) -> web.Response:
 
 async def delete_service(request: web.Request) -> web.Response:
     face = request.app[FACE]
+    _query(request, NoQuery)
     return _json(_service(face, await face.desk.remove(request.match_info["name"])), status=202)
 
 
@@ -372,10 +402,12 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Ready when every device has been read once, or says which has not."""
+    """Ready when every device has been read once and the planner answers, or says what does not."""
     face = request.app[FACE]
-    unread = [name for name, view in face.reconciler.views.items() if view.reads == 0]
-    return _json({"ready": not unread, "waiting_for": unread}, status=503 if unread else 200)
+    waiting_for = [name for name, view in face.reconciler.views.items() if view.reads == 0]
+    if face.desk.planner.late:
+        waiting_for.append("the planner")
+    return _json({"ready": not waiting_for, "waiting_for": waiting_for}, status=503 if waiting_for else 200)
 
 
 async def get_metrics(request: web.Request) -> web.Response:

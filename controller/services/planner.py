@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.metadata
+import logging
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -37,6 +38,8 @@ from controller.services.app import App, Plan
 from controller.services.ledger import ALWAYS, Entry, Ledger
 from controller.services.service import Service, promised
 from controller.services.turn import Turn
+
+log = logging.getLogger(__name__)
 
 
 class WrongRequest(ValueError):
@@ -142,6 +145,8 @@ _replicas: dict[str, _Replica] = {}  # in the worker process only, by the networ
 YOUNG = 20_000
 """After so many new objects the worker's garbage is collected: plans are many objects, no garbage, and nobody waits for a slice of it."""
 PLANS_PER_PART = 8
+LATE_S = 30.0
+"""A job that has had no answer for so long is said to be late."""
 ENTRIES_PER_PART = 100
 """So many services' entries of the ledger are pickled at a time, so that the event loop does not stand still."""
 
@@ -280,6 +285,7 @@ class Planner:
     """Runs planning on a worker process of its own, or on another executor of worker processes."""
 
     def __init__(self, executor: Executor | None = None) -> None:
+        self._given = executor
         self._executor = executor or _own_pool()
         self._subject: tuple[Topology | None, Ledger] = None, Ledger()
         self._has = _Has()
@@ -288,6 +294,8 @@ class Planner:
         self._number = 0
         self.jobs = 0
         self.restarts = 0
+        self.late: set[object] = set()
+        """Jobs that have had no answer for LATE_S."""
 
     def start(self) -> None:
         """Have the worker there, and ready, before there is something to plan."""
@@ -346,7 +354,12 @@ class Planner:
                     job = executor.submit(_job, news, work, arguments)
                     if self._has.owner == owner:
                         self._has = news.now  # when it comes to the next job
-                answer = await asyncio.wrap_future(job)
+                alarm = asyncio.get_running_loop().call_later(LATE_S, self._is_late, job)
+                try:
+                    answer = await asyncio.wrap_future(job)
+                finally:
+                    alarm.cancel()
+                    self.late.discard(job)
             except BrokenProcessPool:
                 if self._executor is executor:  # not replaced yet by another job that was in it
                     self.restarts += 1
@@ -358,9 +371,14 @@ class Planner:
             has = answer if answer.owner == owner else _Has(owner)
         raise RuntimeError(f"the planner's worker process keeps dying in {work.__qualname__}; see the log for its last words")
 
+    def _is_late(self, job: object) -> None:
+        self.late.add(job)
+        log.warning("the planner's worker has not answered for %g s; of a Dask cluster, see that it has workers", LATE_S)
+
     def close(self) -> None:
-        """Stop the worker when the job under way is done; those that wait are given up."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Stop a worker of the planner's own when the job under way is done; jobs that wait are given up. Who gave it an executor stops that."""
+        if self._executor is not self._given:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -386,9 +404,11 @@ def executor(where: str) -> Iterator[Executor]:
         raise ValueError(
             f"no Dask scheduler answers at {where} ({error}); start one with `dask scheduler`, or use planner.executor: pool"
         ) from None
+    cluster = client.get_executor(pure=False)
     try:
-        yield client.get_executor(pure=False)
+        yield cluster
     finally:
+        cluster.shutdown(wait=False)  # a cluster without workers would be waited for without end
         client.close()
 
 

@@ -44,6 +44,7 @@ def test_the_same_plans_as_in_a_process_of_our_own(scheduler: str) -> None:
         after = await plans(theirs, network)
         assert after == await plans(ours, network)
         assert [plan.route["nodes"] for plan in after[2::3]] == [["h1", "s1", "s3", "h4"]] * 3  # type: ignore[attr-defined]
+        theirs.close()
 
     with executor("pool") as pool, executor(scheduler.replace("tcp://", "dask://")) as dask:
         asyncio.run(compare(Planner(pool), Planner(dask)))

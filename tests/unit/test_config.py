@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from controller import daemon
+from controller.cli import bellhop
 from controller.config import Settings, WrongSettings, load
 
 WHOLE = """\
@@ -84,6 +89,25 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
 def test_only_loopback_is_listened_on(tmp_path: Path, host: str) -> None:
     (told,) = faults(tmp_path, f"network: n.yaml\napi: {{host: '{host}', port: 1}}")
     assert "is not loopback" in told and "write 127.0.0.1" in told
+
+
+def test_the_scheduler_of_a_cluster_has_a_port(tmp_path: Path) -> None:
+    assert settings(tmp_path, "network: n.yaml\nplanner: {executor: 'dask://h:8786'}").planner.executor == "dask://h:8786"
+    (told,) = faults(tmp_path, "network: n.yaml\nplanner: {executor: 'dask://h:99999'}")
+    assert told == "controller.yaml: planner.executor: 'dask://h:99999' ends in no port; give one from 1 to 65535"
+
+
+def test_a_cluster_that_does_not_answer_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def silent(where: str) -> Iterator[None]:
+        raise ValueError(f"no Dask scheduler answers at {where}")
+        yield
+
+    monkeypatch.setattr(daemon, "executor", silent)
+    (tmp_path / "n.yaml").write_text("name: n\nnodes: {a: {kind: host}}\n")
+    (tmp_path / "c.yaml").write_text("network: n.yaml\nstore: s.db\nplanner: {executor: 'dask://h:1'}\n")
+    done = CliRunner().invoke(bellhop, ["run", "--config", str(tmp_path / "c.yaml")])
+    assert (done.exit_code, done.stderr) == (2, "the settings: no Dask scheduler answers at dask://h:1\n")
 
 
 @pytest.mark.parametrize("text", ["- a list", "network: [", b"network: \xff\xfe", "just words", "network: {a: b}", "1: 2\nnetwork: n"])

@@ -107,7 +107,7 @@ def terminals(topology: Topology, plant: Plant, text: str) -> list[Terminal]:
         return [Terminal((end.node, name), node.modules[name])]
     if end.module is not None:
         raise UnknownName("module", text, [f"{end.node}/{module}" for module in node.modules])
-    numbered = node.ports is not None and name.isdecimal() and 1 <= int(name) <= node.ports
+    numbered = node.ports is not None and name.isdecimal() and name[0] != "0" and int(name) <= node.ports
     if not numbered and ((end.node, name) not in plant.survey.far or (end.node, name) in plant.survey.unnamed):
         known = [port for port in plant.survey.far if port[0] == end.node and port not in plant.survey.unnamed]
         raise UnknownName("port", text, [f"{end.node}:{port}" for _, port in sorted(known, key=order)])

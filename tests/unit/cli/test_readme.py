@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from controller.cli import bellhop
 from controller.network import document
 from controller.routing.key_relay import key
+from topologies.emulation.faults import Bend, Cut, Eavesdropper, Fault, Faults
 
 README = (Path(document.__file__).parents[2] / "README.md").read_text()
 
@@ -31,6 +33,24 @@ def test_its_commands_on_paper_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for words in commands[1:]:
         done = CliRunner().invoke(bellhop, words)
         assert done.exit_code == 0, (words, done.output)
+
+
+def test_the_faults_of_its_walk_are_those_that_it_clears() -> None:
+    faults = Faults()
+    walk = README[README.index("**Cut a fibre") : README.index("Nobody can see that a dark fibre")]
+    made: dict[str, Callable[[str], Fault]] = {
+        "cut": lambda link: Cut(link=link),
+        "eavesdrop": lambda link: Eavesdropper(link=link, fraction=0.4),
+        "bend": lambda link: Bend(link=link, loss_db=3),
+    }
+    for verb, name in re.findall(r"bellhop (?:link|fault) (cut|restore|eavesdrop|bend|clear) (\S+)", walk):
+        if verb in made:
+            faults.add(made[verb](name), 0.0)
+            continue
+        cleared = faults.cut_of(name) if verb == "restore" else faults.held.get(name)
+        assert cleared is not None, f"{verb} {name}"
+        del faults.held[cleared.id]
+    assert not faults.held
 
 
 def test_every_command_it_names_exists() -> None:

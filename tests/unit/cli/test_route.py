@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,10 @@ def test_classical() -> None:
         (("key", "sandbox", "alice", "bob", "--shares", "0"), ("--shares",)),
         (("key", "sandbox", "alice", "bob", "--shares", "2", "--split", "2"), ("--shares", "--split")),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600"), ("--horizon-s and --pool",)),
+        (
+            ("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,relay1=75000", "--pool", "relay1,alice=1"),
+            ("--pool names relay1 and alice twice",),
+        ),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice=5"), ("alice=5 names no pool",)),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,bob=nan"), ("nan",)),
         (("key", "sandbox", "alice", "bob", "--horizon-s", "600", "--pool", "alice,rely1=5"), ("did you mean relay1",)),
@@ -231,6 +236,9 @@ def test_demands_share_the_key(tmp_path: Path) -> None:
     assert all(flow["nodes"][0] == grant["src"] for grant in fair["grants"] for flow in grant["flows"])
     shown = bellhop_route("demands", "secoqc", asked).stdout.splitlines()
     assert shown[2].split("  ")[0] == "SRC" and shown[3].startswith("STP  FOR")
+    flows = [flow for grant in fair["grants"] for flow in grant["flows"]]
+    for line, flow in zip(shown[3:], flows, strict=False):
+        assert f"{flow['rate_bps']:,.6g}  {' - '.join(flow['nodes'])}  " in line, "a row for each path"
 
 
 def test_a_demand_that_gets_nothing_is_told_and_counts(tmp_path: Path) -> None:
@@ -252,6 +260,10 @@ def test_lightpaths_for_many_requests(tmp_path: Path) -> None:
     answer = routed("lightpaths", "sandbox", written(tmp_path, LIGHTPATHS))
     assert answer["served"].keys() == {"pair", "probe"} and answer["refused"] == {}
     assert answer["served"]["pair"]["strands"][0]["links"] == ["trunk-a"]
+    shown = bellhop_route("lightpaths", "sandbox", written(tmp_path, LIGHTPATHS)).stdout.splitlines()
+    assert shown[2].split() == ["REQUEST", "SIGNAL", "NM", "DB", "NODES", "CROSS-CONNECTS", "REFUSED"]
+    assert re.split(" {2,}", shown[3]) == ["pair", "quantum", "1,550.12", "6.6", "alice - ocs1 - ocs2 - bob", "ocs1 1-9, ocs2 1-9"]
+    assert "  probe, service: 0 dBm are launched, -1.8 dBm arrive" in shown
     again = LIGHTPATHS + "  - {name: again, strands: [{src: alice/q9, dst: bob/q9}]}\n"
     done = bellhop_route("lightpaths", "sandbox", written(tmp_path, again))
     assert done.exit_code == 3
@@ -272,6 +284,23 @@ def test_lightpaths_for_many_requests(tmp_path: Path) -> None:
             "demands",
             "demands:\n  - {src: alice, dst: bob, rate_bps: 1,\n     wieght: 2}\n",
             "3: demands[0].wieght: unknown field 'wieght', did you",
+        ),
+        ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: yes}\n", "2: demands[0].rate_bps: rate_bps is 'yes'"),
+        ("demands", "demands:\n  - {src: alice, dst: bob, rate_bps: 1, weight: 1:30}\n", "2: demands[0].weight: weight is '1:30'"),
+        (
+            "demands",
+            "demands:\n  - {src: alice, dst: bob, rate_bps: 1}\n  - {src: alice, dst: bob, rate_bps: 1,\n     avoid: [relay1, XXX]}\n",
+            "4: demands[1].avoid[1]: no node or link named 'XXX' in this network, name one of the network's",
+        ),
+        (
+            "demands",
+            "demands:\n  - {src: alice, dst: bob, rate_bps: 1, avoid: [trunk]}\n",
+            "2: demands[0].avoid[0]: no node or link named 'trunk' in this network, did you mean trunk-",
+        ),
+        (
+            "lightpaths",
+            "requests:\n  - {name: a, strands: [{src: alice/q9, dst: bob/q9}]}\n  - {name: a, strands: [{src: relay1, dst: relay2}]}\n",
+            "3: requests[1].name: requests[0] is named a too, give each its own name",
         ),
         ("demands", "demands: []\n", "1: demands: no list of demands"),
         ("demands", "requests: []\n", "1: requests: unknown field 'requests'"),

@@ -71,6 +71,23 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
         ("name: n\nnode: {}", "net.yaml:2: node: unknown field 'node', did you mean nodes?"),
         ("name: n\nnodes:\n  a: {kind: host}\n  a: {kind: host}", "net.yaml:4: nodes.a: the key is given twice"),
         ("name: n\nnodes: [a]", "net.yaml:2: nodes: nodes is not a mapping"),
+        ("name: n\nnodes: []", "net.yaml:2: nodes: nodes is not a mapping"),
+        ("name: n\nlinks: {}", "net.yaml:2: links: links is not a list"),
+        ("name: n\nnodes:\n  a: {kind: host}\n  [x]: {kind: host}", "net.yaml:4: nodes[1]: the key is not plain text, use a name as key"),
+        ("name: n\nlinks:\n  - {kind: fibre, ends: [a, b], length_km: true}", "net.yaml:3: links[0].length_km: length_km is 'true'"),
+        ("name: n\nlinks:\n  - {kind: qkd, ends: [a, b], rate_bps: on}", "net.yaml:3: links[0].rate_bps: rate_bps is 'on'"),
+        ("name: n\nlinks:\n  - {kind: qkd, ends: [a, b], rate_bps: 1:30}", "net.yaml:3: links[0].rate_bps: rate_bps is '1:30'"),
+        ("name: n\nnodes: {a: {kind: repeater, memories: true}}", "net.yaml:2: nodes.a.memories: memories is 'true'"),
+        ("name: n\nnodes: {a: {kind: repeater, swap: {success: yes}}}", "net.yaml:2: nodes.a.swap.success: success is 'yes'"),
+        (
+            "name: n\nlinks: [{kind: ethernet, ends: [1, a]}]",
+            'net.yaml:2: links[0].ends[0]: ends[0] is a number where text belongs, put it in quotes, as in "1"',
+        ),
+        ("name: n\nnodes: {p: {kind: passive, ports: 2, losses_db: {1-5: 3}}}", "net.yaml:2: nodes.p.losses_db.1-5: p has no port '5'"),
+        (
+            "name: n\nnodes: {p: {kind: passive, ports: 2, losses_db: {1-1: 3}}}",
+            "net.yaml:2: nodes.p.losses_db.1-1: both ports are the same",
+        ),
         ("name: n\nnodes: {a: 3}", "net.yaml:2: nodes.a: the entry is not a mapping"),
         ("name: n\nlinks:\n  - {kind: fibre, ends: [a], length_km: .nan}", "net.yaml:3: links[0].length_km: "),
         ("name: n\nnodes: {a: {kind: end-node}, b: {kind: end-node}}\nlinks: [{kind: qkd, ends: [a, b]}]", "neither rate_bps nor fibres"),
@@ -91,6 +108,14 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
             "name: n\nnodes: {s: {kind: passive, ports: 2, classical: {host: h, max_latency_ms: 1, rate_mbps: 1}}}",
             "net.yaml:2: nodes.s.classical: ",
         ),
+        (
+            "name: n\nnodes: {a: {kind: end-node, kme: 'h:99999'}}",
+            "net.yaml:2: nodes.a.kme: 'h:99999' ends in no port, give one from 1 to 65535",
+        ),
+        (
+            "name: n\nnodes: {o: {kind: optical-switch, ports: 4, address: '[::1]:0'}}",
+            "net.yaml:2: nodes.o.address: '[::1]:0' ends in no port",
+        ),
         ("name: n\nnodes: {s: {kind: wavelength-switch, driver: scpi}}", "nodes.s.driver: a wavelength-switch is not driven over SCPI"),
         (
             "name: n\nnodes: {s: {kind: optical-switch, ports: 4, sides: single, driver: scpi}}",
@@ -100,6 +125,27 @@ def test_ten_faults_are_ten_lines_each_with_line_path_and_remedy() -> None:
 )
 def test_a_fault_names_its_line_and_path(text: str, expected: str) -> None:
     assert any(expected in line for line in faults(text)), faults(text)
+
+
+def test_a_port_has_one_name() -> None:
+    text = """
+name: n
+nodes:
+  o: {kind: optical-switch, ports: 8}
+  p: {kind: passive, ports: 2, bands: {"02": [1549, 1551]}}
+  a: {kind: end-node, modules: {q: {role: tx, port: "o:002"}}}
+  s: {kind: openflow-switch, dpid: "0000000000000001"}
+  h: {kind: host}
+links:
+  - {kind: fibre, ends: ["p:1", "o:01"], length_km: 1}
+  - {kind: ethernet, ends: ["h:1", "s:07"]}
+"""
+    assert faults(text) == [
+        "net.yaml:5: nodes.p.bands.02: p has no port '02', write 2",
+        "net.yaml:6: nodes.a.modules.q.port: o has no port '002', write 2",
+        "net.yaml:10: links[0].ends[1]: o has no port '01', write 1",
+        "net.yaml:11: links[1].ends[1]: s has no port '07', write 7",
+    ]
 
 
 def test_parallel_links_must_be_told_apart() -> None:
@@ -119,6 +165,36 @@ links:
   - {kind: qkd, ends: [a, b], over: ["fibre:a--c"]}
 """
     assert faults(text) == ["net.yaml:6: links[1].over: these fibres do not join a and b, list the fibres from one end to the other"]
+
+
+@given(st.lists(st.sampled_from(["a-m", "m-n", "n-b", "m-b", "a-b", "m-b 2", "c-d"]), min_size=1, max_size=5))
+def test_over_is_one_way_and_has_each_fibre_once(over: list[str]) -> None:
+    fibres = ["a-m", "m-n", "n-b", "m-b", "a-b", "m-b 2", "c-d"]
+    kinds = {"a": "end-node", "b": "end-node", "m": "passive", "n": "optical-switch, ports: 8", "c": "end-node", "d": "end-node"}
+    text = f"name: n\nnodes: {{{', '.join(f'{name}: {{kind: {kind}}}' for name, kind in kinds.items())}}}\nlinks:\n"
+    ids = {fibre: fibre.replace(" ", "-") for fibre in fibres}
+    text += "".join(f"  - {{kind: fibre, id: {ids[fibre]}, ends: [{fibre[0]}, {fibre[2]}], length_km: 1}}\n" for fibre in fibres)
+    text += f"  - {{kind: qkd, ends: [a, b], over: [{', '.join(ids[fibre] for fibre in over)}]}}\n"
+    ways = [{"a-b"}, {"a-m", "m-b"}, {"a-m", "m-b 2"}, {"a-m", "m-n", "n-b"}]
+    if set(over) in ways and len(over) == len(set(over)):
+        assert document.parse(text).link("qkd:a--b").fibres == tuple(ids[fibre] for fibre in over)
+    else:
+        (told,) = faults(text)
+        assert told.startswith("net.yaml:11: links[7].over: these fibres ")
+
+
+def test_light_ends_at_the_node_where_its_fibre_does() -> None:
+    text = """
+name: n
+nodes: {a: {kind: end-node}, b: {kind: end-node}, c: {kind: trusted-node}}
+links:
+  - {kind: fibre, id: f, ends: [a, c], length_km: 1}
+  - {kind: fibre, id: g, ends: [c, b], length_km: 1}
+  - {kind: qkd, ends: [a, b], over: [f, g]}
+"""
+    assert faults(text) == [
+        "net.yaml:7: links[2].over: the light ends on the way at c, a trusted-node, end the link there, or lead the fibres around"
+    ]
 
 
 @pytest.mark.parametrize("name", ["id: f, ends: [a, b]", "ends: [a, b]"])

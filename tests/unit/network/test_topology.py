@@ -1,4 +1,7 @@
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,10 +58,52 @@ def test_revision_grows_only_with_changes(sandbox: Topology) -> None:
         sandbox.link("fibre:alice--bob")
 
 
+def test_a_link_of_the_same_id_begins_anew(sandbox: Topology) -> None:
+    link = sandbox.link("qkd:alice--relay1")
+    computed = sandbox.figure(link, "rate_bps")
+    for event in (LinkMeasured(link.id, "rate_bps", 7.0), LinkStateChanged(link.id, up=False), LinkRemoved(link.id), LinkAdded(link)):
+        assert sandbox.apply(event)
+    assert sandbox.usable(link) and sandbox.figure(link, "rate_bps") == computed
+    assert link.id not in sandbox.out_of_service | sandbox.unusable()
+
+
 def test_draining_node_takes_its_links_out_of_new_plans(sandbox: Topology) -> None:
     sandbox.apply(AdminChanged("node", "relay1", "draining"))
     assert not sandbox.usable(sandbox.link("qkd:alice--relay1"))
     assert sandbox.up(sandbox.link("qkd:alice--relay1"))
+
+
+MUX = """
+name: filtered
+nodes: {a: {kind: end-node}, m: {kind: passive, ports: 2, insertion_loss_db: 1}, b: {kind: trusted-node}, c: {kind: end-node}}
+links:
+  - {kind: fibre, id: f1, ends: [a, "m:1"], length_km: 5}
+  - {kind: fibre, id: f2, ends: ["m:2", b], length_km: 5}
+  - {kind: qkd, id: ab, ends: [a, b], over: [f1, f2]}
+  - {kind: qkd, id: bc, ends: [b, c], rate_bps: 1000}
+"""
+ADMINISTERED = st.builds(
+    AdminChanged, st.just("node"), st.sampled_from(["a", "m", "b", "c"]), st.sampled_from(["enabled", "draining", "disabled"])
+) | st.builds(
+    AdminChanged, st.just("link"), st.sampled_from(["f1", "f2", "ab", "bc"]), st.sampled_from(["enabled", "draining", "disabled"])
+)
+
+
+@given(st.lists(ADMINISTERED, max_size=8))
+def test_a_link_is_usable_when_all_that_it_stands_on_is_enabled(happened: list[AdminChanged]) -> None:
+    network = document.parse(MUX)
+    stands_on = {"f1": {"f1", "a", "m"}, "f2": {"f2", "m", "b"}, "ab": {"ab", "f1", "f2", "a", "m", "b"}, "bc": {"bc", "b", "c"}}
+    admin: dict[str, str] = {}
+    for event in happened:
+        before = {link.id for link in network.links() if network.usable(link)}
+        revision = network.revision
+        network.apply(event)
+        admin[event.name] = event.admin
+        usable = {link for link, parts in stands_on.items() if all(admin.get(part, "enabled") == "enabled" for part in parts)}
+        assert {link.id for link in network.links() if network.usable(link)} == usable
+        assert network.unusable() == stands_on.keys() - usable
+        changed = network.changed_since(revision)
+        assert changed is not None and before ^ usable <= changed
 
 
 NAMES = st.sampled_from(["alice", "relay1", "bob"])
@@ -102,6 +147,20 @@ def test_every_figure_has_its_origin(secoqc: Topology) -> None:
     measured = secoqc.figure(toshiba, "rate_bps")
     assert measured is not None
     assert (measured.value, measured.origin) == (2800.0, "measured")
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        *(("rate_bps", value) for value in (math.nan, math.inf, -1.0, 1e300)),
+        *(("qber", value) for value in (math.nan, -0.1, 0.51)),
+        ("fidelity", 1.5),
+        ("loss_db", -math.inf),
+    ],
+)
+def test_what_no_document_may_say_is_not_measured(figure: Any, value: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{figure} of x cannot be {value!r}: ")):
+        LinkMeasured("x", figure, value)
 
 
 def test_risk_is_inherited_from_the_glass(sandbox: Topology) -> None:

@@ -105,6 +105,32 @@ async def test_a_dry_run_prints_the_diff_and_changes_nothing(controller: Any) ->
     assert [len(items) for items in created["devices"].values()] == [4, 2, 4]  # as was said
 
 
+@pytest.mark.parametrize("query", ["dryrun=1", "dry_run", "dry_run=maybe", "dry_run=", "dry_run=0&dry_run=1"])
+async def test_a_mistyped_dry_run_changes_nothing(controller: Any, query: str) -> None:
+    answer = await controller.ask("POST", f"/api/v1/services?{query}", 422, json=CONNECTIVITY)
+    assert [fault["path"] for fault in answer["faults"]] == [query.partition("=")[0]]
+    assert (await controller.ask("GET", "/api/v1/services"))["services"] == []
+
+
+async def test_what_cannot_be_run_dry_is_not_run(controller: Any) -> None:
+    for spelling, status in (("1", 200), ("yes", 200), ("True", 200), ("false", 201)):
+        await controller.ask("POST", f"/api/v1/services?dry_run={spelling}", status, json={**CONNECTIVITY, "name": "c"})
+    await controller.ask("DELETE", "/api/v1/services/c?dry_run=1", 422)
+    await controller.ask("PATCH", "/api/v1/nodes/s2?dry_run=1", 422, json={"admin": "disabled"})
+    assert (await controller.ask("GET", "/api/v1/services/c"))["state"] != "REMOVING"
+    assert "admin" not in (await controller.ask("GET", "/api/v1/topology"))["nodes"]["s2"]
+
+
+async def test_a_key_route_is_of_what_is_not_promised(controller: Any) -> None:
+    query = {"src": "alice", "dst": "relay3", "max_trusted_nodes": "0"}
+    free = (await controller.ask("GET", "/api/v1/routes/key", params=query))["rate_bps"]
+    wanted = {"kind": "key", "request": {"ends": ["alice", "relay3"], "rate_bps": 500, "max_trusted_nodes": 0}}
+    await controller.ask("POST", "/api/v1/services", 201, json=wanted)
+    left = (await controller.ask("GET", "/api/v1/routes/key", params=query))["rate_bps"]
+    dry = await controller.ask("POST", "/api/v1/services?dry_run=1", json={**wanted, "request": {**wanted["request"], "rate_bps": 0}})  # type: ignore[dict-item]
+    assert left == dry["service"]["route"]["rate_bps"] == pytest.approx(free - 500)
+
+
 async def test_devices(controller: Any) -> None:
     await controller.ask("POST", "/api/v1/services", 201, json=CONNECTIVITY)
     await controller.serving("connectivity-1")
@@ -146,6 +172,9 @@ async def test_health_and_readiness(controller: Any) -> None:
     assert await controller.ask("GET", "/readyz") == {"ready": True, "waiting_for": []}
     controller.daemon.reconciler.views["s2"].reads = 0
     assert await controller.ask("GET", "/readyz", 503) == {"ready": False, "waiting_for": ["s2"]}
+    controller.daemon.reconciler.views["s2"].reads = 1
+    controller.daemon.desk.planner.late.add("a job")
+    assert await controller.ask("GET", "/readyz", 503) == {"ready": False, "waiting_for": ["the planner"]}
     await controller.ask("GET", "/healthz")  # alive all the same
 
 

@@ -9,7 +9,7 @@ from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.compiled import Compiled, compiled
 
-NAMES = ["a", "b", "c", "d"]
+NAMES = ["a", "b", "c", "d", "m"]
 IDS = [f"l{number}" for number in range(6)]
 links = st.lists(
     st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES), st.floats(0, 1e6)).filter(lambda each: each[0] != each[1]), max_size=6
@@ -32,7 +32,7 @@ happenings = st.lists(
 def test_arrays_follow_the_topology(drawn: list[tuple[str, str, float]], events: list[object]) -> None:
     nodes = {name: Node(kind="trusted-node") for name in NAMES}
     qkd = [Link(kind="qkd", id=IDS[at], ends=(a, b), rate_bps=rate, over=("f",) if at % 2 else ()) for at, (a, b, rate) in enumerate(drawn)]
-    topology = Topology("n", nodes, [Link(kind="fibre", id="f", ends=("a", "b"), length_km=1), *qkd])
+    topology = Topology("n", nodes, [Link(kind="fibre", id="f", ends=("a", "m"), length_km=1), *qkd])
     for event in (None, *events):
         with contextlib.suppress(LookupError):
             topology.apply(event)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal
 from unittest.mock import patch
 
 import pytest
@@ -327,7 +326,6 @@ def test_measured_figures_count() -> None:
         events.AdminChanged("link", "entanglement:rep1--rep2", "draining"),
         events.AdminChanged("node", "rep2", "disabled"),
         events.LinkMeasured("entanglement:rep1--rep2", "rate_hz", 0.0),
-        events.LinkMeasured("entanglement:rep1--rep2", "fidelity", 0.2),
     ],
 )
 def test_what_is_not_usable_is_avoided(event: events.NetworkEvent) -> None:
@@ -367,16 +365,6 @@ def test_swaps_too_unlikely_for_a_number_are_refused(model: module.Model, floors
     with pytest.raises(NoRoute, match="swaps") as refused:
         entanglement(Topology("rare", nodes, links), "a", "e", model=model, **floors)
     assert (refused.value.constraint, refused.value.best) == ("min_rate_hz", 0.0)
-
-
-@pytest.mark.parametrize("model", ["buffered", "on-demand"])
-@pytest.mark.parametrize(("figure", "value"), [("rate_hz", math.nan), ("rate_hz", math.inf), ("fidelity", math.nan), ("fidelity", 1.5)])
-def test_links_measured_as_no_number_are_not_used(model: module.Model, figure: Literal["rate_hz", "fidelity"], value: float) -> None:
-    topology = chain(0.2)
-    topology.apply(events.LinkMeasured("entanglement:a--r", figure, value))
-    with pytest.raises(NoRoute) as refused:
-        entanglement(topology, "a", "b", model=model)
-    assert refused.value.constraint == "reachability"
 
 
 @pytest.mark.parametrize("seed", range(60))

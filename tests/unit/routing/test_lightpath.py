@@ -154,7 +154,7 @@ def test_refusals_name_the_constraint_and_the_best() -> None:
     assert refusal(disabled, "alice", "bob").constraint == "reachability"
 
 
-@pytest.mark.parametrize("end", ["carol", "ocs1:17", "ocs1:x", "alice/q1", "relay1:4"])
+@pytest.mark.parametrize("end", ["carol", "ocs1:17", "ocs1:0", "ocs1:01", "ocs1:x", "alice/q1", "relay1:4"])
 def test_unknown_ends(end: str) -> None:
     with pytest.raises(UnknownName):
         light(sandbox(), end, "bob")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from controller.network.document import load
+from controller.network.document import load, parse
 from controller.network.events import LinkStateChanged
 from controller.network.model import Window
 from controller.network.topology import Topology
@@ -34,6 +34,24 @@ async def test_the_highest_priority_is_replanned_first(net: Running) -> None:
         net.link("qkd:relay1--relay2", up=False)
         moved, stuck = await net.desk.administer("node", "relay2", "disabled")
     assert (moved, stuck) == (["high", "middle", "low"], {})
+
+
+@pytest.mark.parametrize("admin", ["draining", "disabled"])
+async def test_a_filter_inside_the_glass_of_a_qkd_link_is_drained_as_a_node_at_its_end(store: Store, admin: Any) -> None:
+    there = "- {kind: fibre, ends: [alice, relay1], length_km: 6.0}"
+    halves = (
+        "- {kind: fibre, id: f1, ends: [alice, 'mux:1'], length_km: 3}\n  - {kind: fibre, id: f2, ends: ['mux:2', relay1], length_km: 3}"
+    )
+    text = SANDBOX.read_text().replace(there, halves).replace('["fibre:alice--relay1"]', "[f1, f2]")
+    network = parse(text.replace("nodes:\n", "nodes:\n  mux: {kind: passive, ports: 2, insertion_loss_db: 0.5}\n", 1))
+    net = Running(store, topology=network)
+    await net.desk.create("key", {**KEY, "rate_bps": 500, "prefer": "widest"}, name="k")
+    await net.desk.create("key", {"ends": ["alice", "relay1"], "max_trusted_nodes": 0}, name="fast")
+    assert "qkd:alice--relay1" in net.links_of("k") & net.links_of("fast")
+    moved, stuck = await net.desk.administer("node", "mux", admin)
+    assert (moved, list(stuck)) == (["k"], ["fast"])
+    assert "qkd:alice--relay1" not in net.links_of("k")
+    assert net.book.services["fast"].state == ("DEGRADED" if admin == "disabled" else "PROGRAMMING")
 
 
 async def test_drain_says_what_cannot_move_and_disabling_cuts_it_off(net: Running, store: Store) -> None:

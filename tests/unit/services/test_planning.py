@@ -7,8 +7,9 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -377,6 +378,25 @@ def test_a_planner_that_is_started_has_its_worker_before_its_first_job() -> None
         assert planner.jobs == 0
     finally:
         planner.close()
+
+
+def test_an_executor_that_was_given_is_left_to_its_giver(worker: ThreadPoolExecutor) -> None:
+    Planner(worker).close()
+    assert worker.submit(int).result() == 0
+
+
+async def test_a_worker_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    never = Future[Any]()
+    monkeypatch.setattr(planner_module, "LATE_S", 0.01)
+    planner = Planner(SimpleNamespace(submit=lambda *job: never))  # type: ignore[arg-type]
+    asked = asyncio.create_task(planner.plan(service(0, "key", KEY), fresh(), Ledger(), 0.0))
+    while not planner.late:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.002)
+    assert "has not answered for 0.01 s" in caplog.text
+    never.set_exception(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        await asked
+    assert not planner.late
 
 
 def test_what_a_ledger_has_ahead_is_undone_to_what_it_had_at_first() -> None:
