@@ -27,7 +27,7 @@ from controller.physics.bell_diagonal import BellDiagonal
 from controller.physics.chains import Link, Node, deliver
 from controller.physics.memory import Memory
 
-KERNELS = {"swap_asap", "swap_trees", "two_links", "simulation", "domain"}
+KERNELS = {"swap_asap", "swap_trees", "two_links", "simulation", "tree_simulation", "domain"}
 MODULES = [
     importlib.import_module(f"controller.physics.{each.name}")
     for each in pkgutil.iter_modules(physics.__path__)
