@@ -173,7 +173,7 @@ def wait_s(mean_s: float, attempt_s: float, log_miss: float, drawn: float) -> fl
     """Seconds to a link's pair: attempts, the one that succeeds included, or exponential where an attempt takes no time."""
     if attempt_s == 0.0:
         return -mean_s * math.log(drawn)
-    return attempt_s * max(1.0, math.ceil(math.log(drawn) / log_miss))
+    return attempt_s * max(1.0, float(np.ceil(math.log(drawn) / log_miss)))  # math.ceil would be a whole number, of 64 bits
 
 
 @njit(cache=True)

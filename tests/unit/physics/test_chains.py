@@ -453,6 +453,16 @@ def test_hardly_unlike_links_approach_like_ones(
 # --- more links with a cut-off, played out ---
 
 
+@pytest.mark.parametrize("cutoff_s", [1e30, math.inf])
+def test_attempts_that_hardly_ever_succeed_are_as_good_as_exponential_waiting(cutoff_s: float) -> None:
+    """The simulations count attempts beyond 2^63."""
+    nodes, delays_s = [Node(Memory(1e31, 1e31), 0.5)] * 4, [1e29] * 3
+    short, none = (deliver([Link(1e-30, PURE, attempt_s)] * 3, nodes, delays_s, cutoff_s, standard_error=0.02) for attempt_s in (1e-3, 0.0))
+    assert "simulated" in short.method
+    assert short.rate_hz == pytest.approx(none.rate_hz, rel=1e-6)
+    assert short.state.fidelity == pytest.approx(none.state.fidelity, rel=1e-6)
+
+
 def tree_sample(case: Case, rng: np.random.Generator, first: int, last: int) -> tuple[float, dict[int, tuple[float, float]]]:
     """(when the swap that joins nodes first..last has succeeded, of every link when its pair was made and of every node when it measured)."""
     if last == first + 1:
