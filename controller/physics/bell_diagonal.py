@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from controller.physics.domain import whole, within
+from controller.physics.domain import MOST, whole, within
 
 _NORMALISATION_TOLERANCE = 1e-9
 
@@ -59,6 +59,8 @@ def correlations(state: BellDiagonal) -> tuple[float, float, float]:
 
 def from_correlations(x: float, y: float, z: float) -> BellDiagonal:
     """The state of (<XX>, -<YY>, <ZZ>). Raises ValueError when there is none; what rounding takes below 0 is 0."""
+    if max(abs(x), abs(y), abs(z)) > MOST:
+        raise ValueError(f"no state has the correlations x, y, z: one is beyond {MOST:g}")
     weights = ((1 + x + y + z) / 4, (1 - x + y - z) / 4, (1 + x - y - z) / 4, (1 - x - y + z) / 4)
     if not min(weights) >= -_NORMALISATION_TOLERANCE:
         raise ValueError(f"no state has the correlations x, y, z = {x!r}, {y!r}, {z!r}")

@@ -5,10 +5,14 @@ a pair on both sides. Pairs decay in the memories that hold their ends, also at 
 the news of the last swap has reached both ends. A failed swap loses all links joined to it, and they start anew when the news has reached
 all of them. With the delivery the next request starts.
 
+With a cut-off stations swap in the order of a tree that halves the chain. Who has waited so long for the other side of a swap is discarded and
+begins anew, together with the other side, when the news of that has reached both; between two single links it needs no news. What that means
+with delays, `controller.physics.tree_simulation` says in full.
+
 Left out: pairs that a station measures against a pair of whose loss it has not heard; several pairs in flight at once.
 
-Evaluated exactly where a Markov chain can do it, by the same chain with two approximations where they are known to be good, and by playing
-it out (`controller.physics.simulation`) everywhere else.
+Evaluated exactly where a Markov chain, a closed form or distributions over slots can do it, by the Markov chain with two approximations where
+they are known to be good, and by playing it out (`controller.physics.simulation`, `controller.physics.tree_simulation`) everywhere else.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from controller.physics.bell_diagonal import BellDiagonal, correlations, from_correlations, werner_parameter
 from controller.physics.domain import LEAST, MOST, within
 from controller.physics.memory import PERFECT_MEMORY, Memory
+
+if TYPE_CHECKING:
+    from controller.physics.simulation import Estimate, Played
 
 EXACT_LINKS = 8
 """Chains of more links are simulated."""
@@ -35,15 +43,15 @@ _APPROXIMATED_LINKS = 6
 """Beyond, the Markov chain takes longer than the simulation."""
 _RAREST = 1e-10
 """Least probability that all swaps succeed: the digits left of a Markov chain's waiting time are as many fewer than 16."""
-_SLOTS_PER_WAIT = 100
-_SLOTS_PER_CUTOFF = 50
+_MOST_SLOTS_PER_WAIT, _MOST_SLOTS_PER_CUTOFF = 400, 200
+"""Of chains with more of both, distributions over slots take longer than the simulation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link does while it tries: heralded pairs per second (1e-100 to 1e100), their state, and the seconds an attempt takes.
+    """What a link does while it tries: heralded pairs per second, their state, and the seconds an attempt takes; both 1e-100 to 1e100.
 
-    `attempt_s` 0 means attempts so short that waiting is exponential; rate_hz * attempt_s, the success probability, is at most 1.
+    `attempt_s` may also be 0: attempts so short that waiting is exponential; rate_hz * attempt_s, the success probability, is at most 1.
     """
 
     rate_hz: float
@@ -52,7 +60,8 @@ class Link:
 
     def __post_init__(self) -> None:
         within("rate_hz", self.rate_hz, LEAST, MOST)
-        within("attempt_s", self.attempt_s, 0, MOST)
+        if self.attempt_s != 0:
+            within("attempt_s", self.attempt_s, LEAST, MOST)
         within("rate_hz * attempt_s", self.rate_hz * self.attempt_s, 0, 1 + 1e-12)
 
 
@@ -81,7 +90,7 @@ class Delivery:
 
 
 class TooRare(ValueError):
-    """A chain whose swaps fail so often that what it delivers cannot be evaluated."""
+    """A chain that delivers so seldom that it cannot be evaluated."""
 
 
 def deliver(
@@ -95,16 +104,19 @@ def deliver(
     """What a chain of links between nodes (one more than links; the first and last are its ends) delivers on demand.
 
     delays_s: classical one-way delay along each link in seconds (>= 0; none means 0 everywhere). cutoff_s: who has waited so long (> 0) for
-    the other side of a swap is discarded and begins anew, together with the other side. standard_error: where a simulation may end, in
-    [1e-4, 0.1], relative; to rank chains 0.02 does, and costs a tenth.
+    the other side of a swap is discarded; links of one attempt time count it in whole attempts, rounded down, unless there are three or more
+    of them with delays. standard_error: where a simulation may end, in [1e-4, 0.1], relative; to rank chains 0.02 does,
+    and costs a tenth.
 
     Raises ValueError, naming what is wrong, for lengths that do not fit, for a figure outside its domain, and for a cut-off that lets
-    nothing through; TooRare, which is one, for swaps that succeed too rarely.
+    nothing through; TooRare, which is one, for swaps that succeed, or sides that meet within the cut-off, too rarely.
     """
     _fit(links, nodes, delays_s, cutoff_s)
     within("standard_error", standard_error, 1e-4, 0.1)
     chain = _Chain(tuple(links), tuple(nodes), tuple(delays_s) or (0.0,) * len(links))
-    return _with_cutoff(chain, cutoff_s) if cutoff_s != math.inf and len(links) > 1 else _without_cutoff(chain, standard_error)
+    return (
+        _with_cutoff(chain, cutoff_s, standard_error) if cutoff_s != math.inf and len(links) > 1 else _without_cutoff(chain, standard_error)
+    )
 
 
 def _fit(links: Sequence[Link], nodes: Sequence[Node], delays_s: Sequence[float], cutoff_s: float) -> None:
@@ -170,9 +182,7 @@ def _without_cutoff(chain: _Chain, standard_error: float) -> Delivery:
         return _simulated(chain, standard_error)
     from controller.physics import swap_asap
 
-    success = tuple(node.swap_success for node in chain.stations)
-    if math.prod(success) < _RAREST:
-        raise TooRare(f"swap_success must multiply to at least {_RAREST:g} over the stations to be evaluated, got {math.prod(success):.3g}")
+    success = _frequent(chain)
     slot_s = chain.slot_s
     rates = swap_asap.Rates(_arrivals(chain, slot_s), success, chain.delays_s, slot_s)
     mean_s, kept = swap_asap.mean_delivery(rates, chain.decays_hz)
@@ -203,54 +213,89 @@ def _approximable(chain: _Chain) -> bool:
 def _simulated(chain: _Chain, standard_error: float) -> Delivery:
     from controller.physics import simulation
 
-    x, y, z = correlations(chain.state(1, 1))
-    found = simulation.mean_delivery(
-        simulation.Played(
-            np.array([1 / link.rate_hz for link in chain.links]),
-            np.array([link.attempt_s for link in chain.links]),
-            np.array([node.swap_success for node in chain.stations]),
-            np.concatenate(([0.0], np.cumsum(chain.delays_s))),
-            np.array(chain.decays_hz),
-            np.array([x + y, z]),
-        ),
-        standard_error,
-    )
+    found = simulation.mean_delivery(_played(chain), standard_error)
     if found is None:
         raise TooRare(f"swap_success must be higher to be evaluated: {len(chain.links)} links deliver too rarely to be simulated")
+    return _estimated(chain, "swap as soon as possible", found, standard_error)
+
+
+def _played(chain: _Chain) -> Played:
+    from controller.physics.simulation import Played
+
+    x, y, z = correlations(chain.state(1, 1))
+    return Played(
+        np.array([1 / link.rate_hz for link in chain.links]),
+        np.array([link.attempt_s for link in chain.links]),
+        np.array([node.swap_success for node in chain.stations]),
+        np.concatenate(([0.0], np.cumsum(chain.delays_s))),
+        np.array(chain.decays_hz),
+        np.array([x + y, z]),
+    )
+
+
+def _estimated(chain: _Chain, protocol: str, found: Estimate, standard_error: float) -> Delivery:
     error = f"standard error {found.time_error:.2%} in rate, {found.fidelity_error:.2%} in fidelity"
     if max(found.time_error, found.fidelity_error) > standard_error:
         error += f" (with all the effort it may take, {standard_error:.2%} was aimed at)"
-    method = f"swap as soon as possible, simulated, {found.deliveries} deliveries"
+    method = f"{protocol}, simulated, {found.deliveries} deliveries"
     return Delivery(1 / found.mean_s, chain.state(found.kept_xy, found.kept_z), method, error)
 
 
-def _with_cutoff(chain: _Chain, cutoff_s: float) -> Delivery:
-    same = len({link.attempt_s for link in chain.links}) == 1
+def _with_cutoff(chain: _Chain, cutoff_s: float, standard_error: float) -> Delivery:
+    attempts_s = [link.attempt_s for link in chain.links]
+    same = min(attempts_s) == max(attempts_s)
     if len(chain.links) == 2:
-        from controller.physics import two_links
+        return _two_with_cutoff(chain, cutoff_s, same)
+    if same and attempts_s[0] and not any(chain.delays_s):
+        cutoff_slots = math.floor(cutoff_s / attempts_s[0] + 1e-9)
+        exact = _slotted_with_cutoff(chain, cutoff_slots)
+        if exact is not None:
+            return exact
+        cutoff_s = cutoff_slots * attempts_s[0]
+    from controller.physics import tree_simulation
 
-        slot_s = chain.slot_s
-        one, other = _arrivals(chain, slot_s)
-        mean_s, kept = two_links.mean_delivery(
-            (one, other), slot_s, cutoff_s, chain.stations[0].swap_success, max(chain.delays_s), chain.decays_hz
+    found = tree_simulation.mean_delivery(_played(chain), cutoff_s, standard_error)
+    if found is None:
+        raise TooRare(
+            f"cutoff_s and swap_success must be higher to be evaluated: {len(chain.links)} links deliver too rarely to be simulated"
         )
-        return Delivery(1 / mean_s, chain.state(*kept), "two links with a cut-off, closed form", EXACT if same else APPROXIMATE)
+    return _estimated(chain, "halving tree of swaps with a cut-off", found, standard_error)
+
+
+def _two_with_cutoff(chain: _Chain, cutoff_s: float, same: bool) -> Delivery:
+    from controller.physics import two_links
+
+    (success,) = _frequent(chain)
+    one, other = chain.links
+    rest = cutoff_s, success, max(chain.delays_s), chain.decays_hz
+    if same:
+        first, second = _arrivals(chain, one.attempt_s)
+        mean_s, kept = two_links.mean_delivery((first, second), one.attempt_s, *rest)
+    else:
+        mean_s, kept = two_links.mean_delivery_of_unlike((one.rate_hz, other.rate_hz), (one.attempt_s, other.attempt_s), *rest)
+    return Delivery(1 / mean_s, chain.state(*kept), "two links with a cut-off, closed form", EXACT)
+
+
+def _slotted_with_cutoff(chain: _Chain, cutoff_slots: int) -> Delivery | None:
+    """None where there are too many slots, or too few deliveries among them, for the distributions to be exact."""
     from controller.physics import swap_trees
 
-    longest_s = max(1 / link.rate_hz for link in chain.links)
-    fine_s = min(longest_s / _SLOTS_PER_WAIT, cutoff_s / _SLOTS_PER_CUTOFF)
-    exact = same and chain.links[0].attempt_s * 4 > fine_s
-    slot_s = chain.links[0].attempt_s if exact else fine_s
-    nested = swap_trees.Nested(
-        _arrivals(chain, slot_s),
-        tuple(node.swap_success for node in chain.stations),
-        tuple(tuple(decay * slot_s for decay in row) for row in chain.decays_hz),
-        math.floor(cutoff_s / slot_s + 1e-9),
-    )
-    slots, kept, beyond = swap_trees.mean_delivery(nested, swap_trees.balanced(0, len(chain.links) - 1))
-    error = EXACT if exact else f"time in steps of {slot_s:.3g} s"
-    left_out = "; left out: news of swaps" if any(chain.delays_s) else ""
-    missed = f"; {beyond:.1e} of the tries last beyond the horizon" if beyond > 1e-9 else ""
-    return Delivery(
-        1 / (slots * slot_s), chain.state(*kept), "halving tree of swaps with a cut-off, distributions", error + left_out + missed
-    )
+    slot_s = chain.links[0].attempt_s
+    arrivals = _arrivals(chain, slot_s)
+    if 1 / min(arrivals) > _MOST_SLOTS_PER_WAIT and cutoff_slots > _MOST_SLOTS_PER_CUTOFF:
+        return None
+    decays = tuple(tuple(decay * slot_s for decay in row) for row in chain.decays_hz)
+    nested = swap_trees.Nested(arrivals, _frequent(chain), decays, cutoff_slots)
+    found = swap_trees.mean_delivery(nested, swap_trees.balanced(0, len(chain.links) - 1))
+    if found is None:
+        return None
+    slots, kept = found
+    return Delivery(1 / (slots * slot_s), chain.state(*kept), "halving tree of swaps with a cut-off, distributions", EXACT)
+
+
+def _frequent(chain: _Chain) -> tuple[float, ...]:
+    """How often swaps succeed, often enough for what is exact."""
+    success = tuple(node.swap_success for node in chain.stations)
+    if math.prod(success) < _RAREST:
+        raise TooRare(f"swap_success must multiply to at least {_RAREST:g} over the stations to be evaluated, got {math.prod(success):.3g}")
+    return success

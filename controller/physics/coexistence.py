@@ -94,9 +94,10 @@ def raman_forward_w(
     arguments are >= 0; losses in dB/km.
     """
     a_c, a_q = _nepers(launch_w, beta_per_km_nm, bandwidth_nm, length_km, data_db_per_km, quantum_db_per_km)
-    difference = (a_c - a_q) * length_km
-    reach_km = length_km if abs(difference) < 1e-12 else -length_km * math.expm1(-difference) / difference
-    return launch_w * beta_per_km_nm * bandwidth_nm * math.exp(-a_q * length_km) * reach_km
+    # the same with the two losses exchanged: the lesser one is taken for the quantum signal's, so that nothing grows
+    difference = abs(a_c - a_q) * length_km
+    reach_km = length_km if difference < 1e-12 else -length_km * math.expm1(-difference) / difference
+    return launch_w * beta_per_km_nm * bandwidth_nm * math.exp(-min(a_c, a_q) * length_km) * reach_km
 
 
 def raman_backward_w(
@@ -145,7 +146,7 @@ def clicks_per_gate(rate_hz: float, gate_s: float, efficiency: float) -> float:
     within("rate_hz", rate_hz, 0)
     within("gate_s", gate_s, 0)
     within("efficiency", efficiency, 0, 1)
-    return -math.expm1(-rate_hz * gate_s * efficiency)
+    return -math.expm1(-rate_hz * (gate_s * efficiency))
 
 
 @dataclass(frozen=True, slots=True)

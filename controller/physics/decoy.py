@@ -62,6 +62,12 @@ def vacuum_weak_rate_per_pulse(link: DecoyBb84, loss_db: float, decoy_intensity:
 
 Three = tuple[float, float, float]
 
+
+def _three(name: str, values: Three) -> None:
+    if len(values) != 3:
+        raise ValueError(f"{name} must be three, one per intensity, got {len(values)}")
+
+
 _LEAST_GAP = 1e-6
 """Intensities closer than this tell nothing apart, and their differences divide."""
 
@@ -74,6 +80,8 @@ class BasisCounts:
     errors: Three
 
     def __post_init__(self) -> None:
+        _three("detections", self.detections)
+        _three("errors", self.errors)
         for n in range(3):
             within(f"detections[{n}]", self.detections[n], 0, MOST)
             within(f"errors[{n}]", self.errors[n], 0, self.detections[n])
@@ -107,6 +115,8 @@ class FiniteKeyBb84:
     """Most probability that the keys differ (eps_cor), in [1e-30, 0.1]."""
 
     def __post_init__(self) -> None:
+        _three("intensities", self.intensities)
+        _three("probabilities", self.probabilities)
         m1, m2, m3 = self.intensities
         within("intensities[0]", m1, 0, 1, open_low=True)
         within("intensities[1]", m2, 0, 1, open_low=True)
@@ -136,6 +146,7 @@ class FiniteKeyBb84:
 
     def least_vacuum_and_single(self, detections: Three) -> tuple[float, float]:
         """Least counts of empty and of single-photon pulses (equations 2 and 3) of `detections` >= 0 per intensity."""
+        _three("detections", detections)
         for n in range(3):
             within(f"detections[{n}]", detections[n], 0, MOST)
         m1, m2, m3 = self.intensities

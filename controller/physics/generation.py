@@ -93,10 +93,10 @@ def single_click(left: SingleClickArm, right: SingleClickArm, visibility: float 
     probability = one + other + both
     if probability == 0:
         raise ValueError("left and right never herald: a bright population and an efficiency must be above 0, got probability 0")
+    # shares of the heralds: a product of two small probabilities would not be a float
+    one, other, noise = one / probability, other / probability, both / 2 / probability
     coherent = visibility * math.sqrt(one * other)
-    right_phase, flipped = (one + other) / 2 + coherent, (one + other) / 2 - coherent
-    noise = both / 2 / probability
-    return probability, BellDiagonal(right_phase / probability, noise, noise, max(0.0, flipped / probability))
+    return probability, BellDiagonal((one + other) / 2 + coherent, noise, noise, max(0.0, (one + other) / 2 - coherent))
 
 
 def double_click_state(visibility: float) -> BellDiagonal:

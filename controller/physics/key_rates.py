@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from controller.physics.bell_diagonal import binary_entropy
-from controller.physics.domain import whole, within
+from controller.physics.domain import LEAST, MOST, whole, within
 from controller.physics.fibre import transmittance
 
 _BACKGROUND_ERROR = 0.5
@@ -31,7 +31,7 @@ class DecoyBb84:
     misalignment_error: float = 0.033
     """Share of signal clicks in the wrong detector (e_d), in [0, 1/2]."""
     error_correction_efficiency: float = 1.22
-    """Bits disclosed over the Shannon limit (f), at least 1."""
+    """Bits disclosed over the Shannon limit (f), 1 to 1e100."""
     sifting: float = 0.5
     """Share of clicks in the same basis (q), in [0, 1]: 1/2, or p^2 -> 1 in efficient BB84 with the key basis chosen with probability p
     by both (Lo, Chau & Ardehali, J. Cryptology 18, 133, 2005)."""
@@ -44,7 +44,7 @@ class DecoyBb84:
         within("receiver_efficiency", self.receiver_efficiency, 0, 1)
         within("background_yield", self.background_yield, 0, 1)
         within("misalignment_error", self.misalignment_error, 0, 0.5)
-        within("error_correction_efficiency", self.error_correction_efficiency, 1)
+        within("error_correction_efficiency", self.error_correction_efficiency, 1, MOST)
         within("sifting", self.sifting, 0, 1)
         within("intensity", self.intensity, 0, 1, open_low=True)
         within("clock_hz", self.clock_hz, 0, open_low=True)
@@ -153,13 +153,15 @@ LinkMiddle = Literal["none", "source", "station"]
 
 
 def bound_bps(loss_db: float, clock_hz: float, modes: int, middle: LinkMiddle) -> float:
-    """Most secret bits or ebits per second of a link of `loss_db` >= 0 end to end, run at `clock_hz` > 0 in `modes` >= 1 modes at once.
+    """Most secret bits or ebits per second of a link of `loss_db` >= 0 end to end, run at `clock_hz` in `modes` >= 1 modes at once.
 
-    A source in the middle obeys the bound of a direct link; a measuring station that of one repeater. It bounds key and distillable
-    entanglement, never raw pairs. Infinite for a channel without loss.
+    `clock_hz` is 1e-100 to 1e100. A source in the middle obeys the bound of a direct link; a measuring station that of one repeater. It bounds key and distillable
+    entanglement, never raw pairs. Infinite for a channel without loss. Raises ValueError for a figure or a `middle` outside its domain.
     """
-    within("clock_hz", clock_hz, 0, open_low=True)
+    within("clock_hz", clock_hz, LEAST, MOST)
     whole("modes", modes, 1, 1_000_000_000)
+    if middle not in get_args(LinkMiddle):
+        raise ValueError(f"middle must be one of {', '.join(get_args(LinkMiddle))}, got {middle!r}")
     capacity = plob_with_station if middle == "station" else plob
     return clock_hz * modes * capacity(transmittance(loss_db))
 

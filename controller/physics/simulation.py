@@ -154,18 +154,26 @@ def _mixed(word: np.uint64) -> np.uint64:
 
 
 @njit(cache=True)
-def _uniform(streams: Words, at: int) -> float:
+def begin(streams: Words, delivery: int) -> None:
+    """Set the streams to where they begin at the delivery, counted from 0."""
+    start = _mixed(np.uint64(delivery + 1) * _GOLDEN)
+    for k in range(len(streams)):
+        streams[k] = _mixed(start + np.uint64(k + 1) * _MIX_ONE)
+
+
+@njit(cache=True)
+def uniform(streams: Words, at: int) -> float:
     """The next number in (0, 1] of a stream."""
     streams[at] += _GOLDEN
     return (np.float64(_mixed(streams[at]) >> np.uint64(11)) + 1.0) * 2.0**-53
 
 
 @njit(cache=True)
-def _wait(mean_s: float, attempt_s: float, log_miss: float, uniform: float) -> float:
+def wait_s(mean_s: float, attempt_s: float, log_miss: float, drawn: float) -> float:
     """Seconds to a link's pair: attempts, the one that succeeds included, or exponential where an attempt takes no time."""
     if attempt_s == 0.0:
-        return -mean_s * math.log(uniform)
-    return attempt_s * max(1.0, math.ceil(math.log(uniform) / log_miss))
+        return -mean_s * math.log(drawn)
+    return attempt_s * max(1.0, float(np.ceil(math.log(drawn) / log_miss)))  # math.ceil would be a whole number, of 64 bits
 
 
 @njit(cache=True)
@@ -218,11 +226,9 @@ def _play(
     delivered, events = 0, 0
     while delivered < wanted and events < budget:
         row[:] = 0.0
-        start = _mixed(np.uint64(before + delivered + 1) * _GOLDEN)
-        for k in range(2 * links - 1):
-            streams[k] = _mixed(start + np.uint64(k + 1) * _MIX_ONE)
+        begin(streams, before + delivered)
         for k in range(links):
-            wait = _wait(means_s[k], attempts_s[k], log_miss[k], _uniform(streams, k))
+            wait = wait_s(means_s[k], attempts_s[k], log_miss[k], uniform(streams, k))
             pending[k] = wait
             if slow[k] >= 0:
                 row[slow[k]] += wait - means_s[k]
@@ -254,7 +260,7 @@ def _play(
                     measured_s[k - 1] = now
                     if success[k - 1] < 1.0:
                         expected *= success[k - 1]
-                        if _uniform(streams, links + k - 1) > success[k - 1]:
+                        if uniform(streams, links + k - 1) > success[k - 1]:
                             survived = False
                             failed[failures] = k - 1
                             failures += 1
@@ -263,7 +269,7 @@ def _play(
                     measured_s[k] = now
                     if success[k] < 1.0:
                         expected *= success[k]
-                        if _uniform(streams, links + k) > success[k]:
+                        if uniform(streams, links + k) > success[k]:
                             survived = False
                             failed[failures] = k
                             failures += 1
@@ -294,7 +300,7 @@ def _play(
                         news = min(news, max(place_s[s + 1] - place_s[first], place_s[last + 1] - place_s[s + 1]))
                 held -= grown[last] - grown[first]
                 for k in range(first, last + 1):
-                    wait = _wait(means_s[k], attempts_s[k], log_miss[k], _uniform(streams, k))
+                    wait = wait_s(means_s[k], attempts_s[k], log_miss[k], uniform(streams, k))
                     pending[k] = now + news + wait
                     if slow[k] >= 0:
                         row[slow[k]] += wait - means_s[k]

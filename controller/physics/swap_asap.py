@@ -21,6 +21,8 @@ from itertools import combinations, pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.physics.domain import within
+
 MAX_LINKS = 8
 """Most links of a chain: the labelled states grow as 2.41^n, 1,393 at eight."""
 
@@ -42,12 +44,21 @@ class Rates:
     arrivals: of each link the success probability per slot, in (0, 1], or the rate in Hz where `slot_s` is 0: then waiting is exponential.
     success: of each station the swap's success probability, in (0, 1]. delays_s: the classical one-way delay along each link. A lost run
     starts anew when the news has reached all of it, and the ends deliver when the news of the last measurement has reached both.
+    Raises ValueError otherwise.
     """
 
     arrivals: tuple[float, ...]
     success: tuple[float, ...]
     delays_s: tuple[float, ...]
     slot_s: float
+
+    def __post_init__(self) -> None:
+        for arrival in self.arrivals:
+            within("arrivals", arrival, 0, 1 if self.slot_s else math.inf, open_low=True)
+        for success in self.success:
+            within("success", success, 0, 1, open_low=True)
+        for delay_s in self.delays_s:
+            within("delays_s", delay_s, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Brand, Coopmans & Elkouss, IEEE JSAC 38, 619, 2020 (arXiv:1912.07688), with the cut-off on the difference of two waiting times of Li, Coopmans
 & Elkouss, IEEE Trans. Quantum Eng. 2, 4103015, 2021. Links try on a common slot. A swap waits for both of its sides; when one side has
-waited `cutoff_slots` for the other, or the swap fails, both begin anew. Exact up to the horizon; what lies beyond is reported.
+waited `cutoff_slots` for the other, or the swap fails, both begin anew. Exact up to the horizon.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.physics.domain import within
+
 Tree = int | tuple["Tree", "Tree"]
 """A link by its index, or the two sides of a swap: ((0, 1), 2) swaps links 0 and 1 first."""
 
@@ -20,6 +22,7 @@ Floats = NDArray[np.float64]
 LONGEST_HORIZON = 2**18
 _LEAST_HORIZON = 2**9
 _MISSED = 1e-9
+_RAREST = 1e-6
 _ALIASED = 1e-8
 """What lies beyond the period of the Fourier transforms comes back damped by this."""
 
@@ -36,13 +39,22 @@ def balanced(first: int, last: int) -> Tree:
 class Nested:
     """n links, the n - 1 stations between them, and rows of what decays; probabilities per slot.
 
-    arrivals: link successes in (0, 1]. success: swap successes in (0, 1]. decays: rows of decay per slot of the n + 1 nodes' memories.
+    arrivals: link successes in (0, 1]. success: swap successes in (0, 1]. decays: rows of decay per slot, >= 0, of the n + 1 nodes' memories.
+    Raises ValueError otherwise.
     """
 
     arrivals: tuple[float, ...]
     success: tuple[float, ...]
     decays: tuple[tuple[float, ...], ...]
     cutoff_slots: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, chances in (("arrivals", self.arrivals), ("success", self.success)):
+            for chance in chances:
+                within(name, chance, 0, 1, open_low=True)
+        for row in self.decays:
+            for decay in row:
+                within("decays", decay, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +86,29 @@ def distribution(chain: Nested, tree: Tree, horizon: int) -> Distribution:
     return Distribution(left.first, right.last, done[0], done[1:])
 
 
-def mean_delivery(chain: Nested, tree: Tree) -> tuple[float, list[float], float]:
-    """(mean slots to deliver, mean of what decay leaves by rows, probability that a try takes longer than the longest horizon).
+def mean_delivery(chain: Nested, tree: Tree) -> tuple[float, list[float]] | None:
+    """(mean slots to deliver, mean of what decay leaves by rows).
 
-    The horizon doubles until less than 1e-9 is beyond it, 2^18 slots at most.
+    The horizon doubles until less than 1e-9 is beyond it. None when a try may take longer than 2^18 slots, or meets so rarely, less than
+    once in a million, that rounding would show.
     """
     if isinstance(tree, int):
-        return 1 / chain.arrivals[tree], [1.0] * len(chain.decays), 0.0
+        return 1 / chain.arrivals[tree], [1.0] * len(chain.decays)
     horizon = _LEAST_HORIZON
     while True:
         left, right = (distribution(chain, side, horizon) for side in tree)
         swapped, kept, expired = _round(chain, left, right, horizon)
-        within, lost = float(swapped.sum()), float(expired.sum())
-        beyond = max(0.0, 1 - within - lost)
-        if beyond < _MISSED or horizon >= LONGEST_HORIZON:
+        meeting, lost = float(swapped.sum()), float(expired.sum())
+        beyond = max(0.0, 1 - meeting - lost)
+        if beyond < _MISSED:
             break
+        if horizon >= LONGEST_HORIZON:
+            return None
         horizon *= 2
-    if within == 0:
-        raise ValueError("cutoff_slots is too short: no try delivers")
-    slots = np.arange(horizon)
-    one_try = float(slots @ (swapped + expired)) + beyond * horizon
-    return one_try / (within * chain.success[left.last]), [float(row.sum()) / within for row in kept], beyond
+    if meeting < _RAREST:
+        return None
+    one_try = float(np.arange(horizon) @ (swapped + expired))
+    return one_try / (meeting * chain.success[left.last]), [float(row.sum()) / meeting for row in kept]
 
 
 def _round(chain: Nested, left: Distribution, right: Distribution, horizon: int) -> tuple[Floats, Floats, Floats]:

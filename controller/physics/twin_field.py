@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 
 from controller.physics.bell_diagonal import binary_entropy
-from controller.physics.domain import within
+from controller.physics.domain import whole, within
 from controller.physics.fibre import transmittance
 
 _PHOTONS = 12
 """Up to so many photons per end the yields are taken as known from decoys; above, as 1, which overstates the phase error."""
+_MOST_PHOTONS = 500
+"""Binomials of more leave the range of a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,12 @@ class TwinField:
     def yield_of(self, left: int, right: int, loss_db: float) -> float:
         """Probability that one given detector clicks alone when the ends send `left` and `right` photons (p_ZZ), over `loss_db` >= 0.
 
+        `left` and `right` are at most 500.
+
         Closed form of the paper's double sum: the share of two-mode Fock states in the vacuum probability of coherent states.
         """
+        whole("left", left, 0, _MOST_PHOTONS)
+        whole("right", right, 0, _MOST_PHOTONS)
         arm = self._arm(loss_db)
         dark_side, swap = 1 - arm / 2, (arm * math.cos(self.polarisation_mismatch_rad) / 2) ** 2
         silent = math.fsum(
@@ -92,10 +98,10 @@ class TwinField:
         total = 0.0
         for parity in (0, 1):
             known = range(parity, _PHOTONS + 1, 2)
-            whole = math.fsum(amplitudes[parity::2])
+            both = math.fsum(amplitudes[parity::2])
             part = math.fsum(amplitudes[n] for n in known)
             bound = math.fsum(amplitudes[n] * amplitudes[m] * math.sqrt(self.yield_of(n, m, loss_db)) for n in known for m in known)
-            total += (bound + whole * whole - part * part) ** 2
+            total += (bound + both * both - part * part) ** 2
         return min(0.5, total / clicks)
 
     def rate_per_pulse(self, loss_db: float) -> float:

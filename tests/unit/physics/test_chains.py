@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -366,6 +366,223 @@ def test_a_cutoff_within_a_slot_needs_both_at_once() -> None:
     case = Case((0.2, 0.5), (1.0, 1.0), (0.5,), (math.inf,) * 3, (1.0,) * 3, (0.0, 0.0), 0.5)
     assert case.delivered().rate_hz == pytest.approx(0.2 * 0.5 * 0.5)
     assert case.delivered().state.fidelity == 1
+
+
+# --- two links whose attempts take different times, with a cut-off ---
+
+
+def tried(case: Case, size: int, seed: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Of `size` tries without delays: what each takes, whether it meets, what is kept of XX then, else 0."""
+    rng = np.random.default_rng(seed)
+    one, other = (
+        attempt * rng.geometric(rate * attempt, size) if attempt else rng.exponential(1 / rate, size)
+        for rate, attempt in zip(case.rates_hz, case.attempts_s, strict=True)
+    )
+    wait = np.abs(one - other)
+    met = wait <= case.cutoff_s * (1 + 1e-12)
+    left, middle, right = (1 / t2 for t2 in case.t2_s)
+    kept = np.exp(-wait * np.where(one < other, left + middle, middle + right))
+    return np.minimum(one, other) + np.minimum(wait, case.cutoff_s), met, kept * met
+
+
+@pytest.mark.parametrize(
+    ("rates_hz", "attempts_s", "cutoff_s"),
+    [
+        ((0.1, 0.1), (1.0, 0.5), 0.7),
+        ((0.5, 0.5), (1.0, 0.01), 0.6),
+        ((0.01, 0.01), (1.0, 0.0), 0.5),
+        ((1.0, 0.7), (1.0, math.sqrt(2)), 2.0),
+        ((1.0, 3.0), (0.0, 0.2), 0.4),
+        ((1.0, 1.0), (1e-5, 3.3e-6), 0.1),
+    ],
+)
+def test_unlike_links_with_a_cutoff_agree_with_simulation(
+    rates_hz: tuple[float, float], attempts_s: tuple[float, float], cutoff_s: float
+) -> None:
+    case = Case(rates_hz, attempts_s, (0.7,), (math.inf,) * 3, (20.0, 10.0, 30.0), (0.0, 0.0), cutoff_s)
+    told = case.delivered()
+    took, met, kept = tried(case, 400_000, 5)
+    count = met.sum()
+    mean_s = took.sum() / count / 0.7
+    error = float(np.std(took - took.sum() / count * met)) / met.mean() / math.sqrt(len(met)) / 0.7
+    assert told.error == EXACT
+    assert 1 / told.rate_hz == pytest.approx(mean_s, abs=4 * error)
+    assert 2 * told.state.fidelity - 1 == pytest.approx(kept.sum() / count, abs=4 * float(np.std(kept[met])) / math.sqrt(count))
+
+
+@given(
+    st.tuples(st.floats(0.4, 1), st.floats(0.4, 1)),
+    st.tuples(st.floats(0.1, 1), st.floats(0.1, 1)) | st.sampled_from([(0.1, 0.3), (0.6, 0.2), (0.25, 1.0), (0.7, 0.3)]),
+    st.sampled_from([0.1, 0.3, 0.6, 2.0]) | st.floats(0.1, 3),
+    st.tuples(*[st.floats(0.01, 1000)] * 3),
+)
+def test_unlike_links_with_a_cutoff_are_the_sum_over_all_waits(
+    chances: tuple[float, float], attempts_s: tuple[float, float], cutoff_s: float, t2: tuple[float, float, float]
+) -> None:
+    """Term by term."""
+    assume(attempts_s[0] != attempts_s[1])
+    count = np.arange(1, 60)
+    p, q = (chance * (1 - chance) ** (count - 1) for chance in chances)
+    one, other, chance = attempts_s[0] * count[:, None], attempts_s[1] * count, p[:, None] * q
+    wait = np.abs(one - other)
+    met = wait <= cutoff_s + 1e-10
+    assume((chance * met).sum() > 1e-3)
+    took = (chance * np.where(met, np.maximum(one, other), np.minimum(one, other) + cutoff_s)).sum()
+    left, middle, right = (1 / each for each in t2)
+    kept = (chance * met * np.exp(-wait * np.where(one < other, left + middle, middle + right))).sum()
+    links = [Link(min(chance / attempt, 1 / attempt), PURE, attempt) for chance, attempt in zip(chances, attempts_s, strict=True)]
+    told = deliver(links, [Node(Memory(math.inf, each), 0.5) for each in t2], [], cutoff_s)
+    assert told.error == EXACT
+    assert 1 / told.rate_hz == pytest.approx(took / (chance * met).sum() / 0.5, rel=1e-7)
+    assert 2 * told.state.fidelity - 1 == pytest.approx(kept / (chance * met).sum(), abs=1e-7)
+
+
+@settings(max_examples=40)
+@given(st.tuples(rates, rates), st.floats(0.01, 100), st.tuples(*[times] * 3), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.9]))
+def test_hardly_unlike_links_approach_like_ones(
+    pair: tuple[float, float], cutoff_s: float, t2: tuple[float, float, float], delay_s: float, share: float
+) -> None:
+    attempt = share / max(pair)
+    if attempt:
+        cutoff_s = attempt * max(1, math.floor(cutoff_s / attempt))
+    like = Case(pair, (attempt,) * 2, (0.6,), (math.inf,) * 3, t2, (delay_s, 0.0), cutoff_s)
+    unlike = replace(like, attempts_s=(attempt, math.nextafter(attempt, 1.0) if attempt else 1e-11))
+    assert unlike.delivered().rate_hz == pytest.approx(like.delivered().rate_hz, rel=1e-7)
+    assert unlike.delivered().state.fidelity == pytest.approx(like.delivered().state.fidelity, rel=1e-7)
+
+
+# --- more links with a cut-off, played out ---
+
+
+@pytest.mark.parametrize("cutoff_s", [1e30, math.inf])
+def test_attempts_that_hardly_ever_succeed_are_as_good_as_exponential_waiting(cutoff_s: float) -> None:
+    """The simulations count attempts beyond 2^63."""
+    nodes, delays_s = [Node(Memory(1e31, 1e31), 0.5)] * 4, [1e29] * 3
+    short, none = (deliver([Link(1e-30, PURE, attempt_s)] * 3, nodes, delays_s, cutoff_s, standard_error=0.02) for attempt_s in (1e-3, 0.0))
+    assert "simulated" in short.method
+    assert short.rate_hz == pytest.approx(none.rate_hz, rel=1e-6)
+    assert short.state.fidelity == pytest.approx(none.state.fidelity, rel=1e-6)
+
+
+def tree_sample(case: Case, rng: np.random.Generator, first: int, last: int) -> tuple[float, dict[int, tuple[float, float]]]:
+    """(when the swap that joins nodes first..last has succeeded, of every link when its pair was made and of every node when it measured)."""
+    if last == first + 1:
+        rate, attempt = case.rates_hz[first], case.attempts_s[first]
+        made = float(attempt * rng.geometric(rate * attempt) if attempt else rng.exponential(1 / rate))
+        return made, {first: (made, math.nan)}
+    place = np.concatenate(([0.0], np.cumsum(case.delays_s)))
+    middle = first + (last - first + 1) // 2
+    news = max(place[middle] - place[first], place[last] - place[middle])
+    clock = 0.0
+    while True:
+        heard, history = [], {}
+        for low, high in ((first, middle), (middle, last)):
+            done, story = tree_sample(case, rng, low, high)
+            station = low + (high - low + 1) // 2
+            heard.append(done + (abs(place[station] - place[middle]) if high > low + 1 else 0.0))
+            history |= story
+        if max(heard) - min(heard) > case.cutoff_s * (1 + 1e-9):
+            clock += min(heard) + case.cutoff_s + (news if last > first + 2 else 0.0)
+        elif rng.random() >= case.success[middle - 1]:
+            clock += max(heard) + news
+        else:
+            break
+    told = {link: (clock + made, clock + measured) for link, (made, measured) in history.items()}
+    told[middle] = (told[middle][0], clock + max(heard))  # a node's measurement stands with the link that begins at it
+    return clock + max(heard), told
+
+
+def tree_case(seed: int) -> Case:
+    """A chain of three to seven links with a cut-off that bites, with and without delays, attempts alike, unlike and of no time."""
+    rng = np.random.default_rng(seed)
+    links = int(rng.integers(3, 8))
+    rates = 10 ** rng.uniform(0, 0.5, links)
+    attempts = (np.zeros(links), np.full(links, 0.3 / rates.max()), rng.uniform(0, 1, links) / rates)[seed % 3]
+    delays = rng.uniform(0, 0.3, links) if seed % 2 or seed % 3 == 1 else np.zeros(links)
+    t2 = 10 ** rng.uniform(0.5, 2, links + 1)
+    fields = (rates, attempts, rng.uniform(0.6, 1, links - 1), t2 * rng.uniform(0.6, 5, links + 1), t2, delays)
+    return Case(*(tuple(float(value) for value in each) for each in fields), float(rng.uniform(1, 3)))
+
+
+def tree_agrees(case: Case, size: int, seed: int) -> None:
+    told = case.delivered()
+    rng = np.random.default_rng(seed)
+    place = np.concatenate(([0.0], np.cumsum(case.delays_s)))
+    nodes = len(place)
+    middle = nodes // 2
+    taken, fidelities = [], []
+    for _ in range(size):
+        measured_s, story = tree_sample(case, rng, 0, nodes - 1)
+        done = measured_s + max(place[middle], place[-1] - place[middle])
+        gone = np.array([done, *(story[node][1] for node in range(1, nodes - 1)), done])
+        made = np.array([story[link][0] for link in range(nodes - 1)])
+        stored = np.concatenate((gone[:-1] - made, [0.0])) + np.concatenate(([0.0], gone[1:] - made))
+        xy, z = (math.exp(-float(stored @ (1 / np.array(each)))) for each in (case.t2_s, case.t1_s))
+        taken.append(done)
+        fidelities.append((1 + 2 * xy + z) / 4)
+    root = math.sqrt(size)
+    assert "simulated" in told.method and "standard error" in told.error
+    assert 1 / told.rate_hz == pytest.approx(np.mean(taken), rel=3 * STANDARD_ERROR, abs=4 * np.std(taken) / root), case
+    assert told.state.fidelity == pytest.approx(np.mean(fidelities), rel=3 * STANDARD_ERROR, abs=4 * np.std(fidelities) / root), case
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chains_with_a_cutoff_agree_with_simulation(seed: int) -> None:
+    tree_agrees(tree_case(seed), 400, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_chains_with_a_cutoff_agree_with_simulation_in_full() -> None:
+    for seed in range(100, 160):
+        tree_agrees(tree_case(seed), 5_000, seed)
+
+
+def test_the_standard_error_told_of_a_cutoff_is_that_of_many_chains() -> None:
+    """Against exact figures: two links with delays, and slotted ones whose sides meet often and seldom."""
+    from controller.physics import chains, tree_simulation
+
+    off = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        links, attempt_s = ((2, 0.0), (2, 0.3), (3, 0.3), (4, 0.2))[seed % 4]
+        rates_hz, success = tuple((10 ** rng.uniform(0, 0.5, links)).tolist()), tuple(rng.uniform(0.3, 1, links - 1).tolist())
+        memories, delays_s = (5.0,) * (links + 1), (0.2 if links == 2 else 0.0,) * links
+        case = Case(rates_hz, (attempt_s,) * links, success, memories, memories, delays_s, (attempt_s or 0.1) * int(rng.integers(1, 10)))
+        exact = case.delivered()
+        assert exact.error == EXACT
+        chain = chains._Chain(*chain_of(case), case.delays_s)
+        found = tree_simulation.mean_delivery(chains._played(chain), case.cutoff_s, 0.02)
+        assert found is not None
+        fidelity = chain.state(found.kept_xy, found.kept_z).fidelity
+        off.append((1 / found.mean_s / exact.rate_hz - 1) / found.time_error)
+        if found.fidelity_error > 1e-9:
+            off.append((fidelity / exact.state.fidelity - 1) / found.fidelity_error)
+    assert np.abs(off).max() < 4
+    assert 0.8 < math.sqrt(np.mean(np.square(off))) < 1.25
+
+
+def test_a_cutoff_over_chains_with_delays_is_no_faster_than_the_news() -> None:
+    links, nodes = [Link(500.0, PURE, 1e-3)] * 3, [Node(Memory(0.1, 0.1))] * 4
+    told = deliver(links, nodes, [0.05] * 3, 1000.0, standard_error=0.02)
+    assert told.rate_hz < deliver(links, nodes, [0.05] * 3).rate_hz < 10
+    assert told.state.fidelity < 0.35
+
+
+def test_chains_that_seldom_meet_are_told_with_their_error() -> None:
+    told = deliver([Link(1.0, PURE)] * 4, [Node()] * 5, [], 0.1)
+    fine = deliver([Link(1.0, PURE, 1e-3)] * 4, [Node()] * 5, [], 0.1)
+    assert "standard error" in told.error
+    assert told.rate_hz == pytest.approx(fine.rate_hz, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("attempt_s", "success", "cutoff_s"), [(0.0, 1e-200, 3.0), (1.0, 1e-200, 3.0), (1e-3, 1e-6, 3.0), (0.0, 1.0, 1e-9)]
+)
+def test_cutoffs_that_let_too_little_through_are_refused_by_name(attempt_s: float, success: float, cutoff_s: float) -> None:
+    rate_hz = min(1.0, 1e-7 / attempt_s) if attempt_s else 1.0
+    with pytest.raises(TooRare, match=r"^(cutoff_s and )?swap_success must "):
+        deliver([Link(rate_hz, PURE, attempt_s)] * 3, [Node(swap_success=success)] * 4, [], cutoff_s)
 
 
 # --- slotted chains ---

@@ -23,11 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller import physics
-from controller.physics.bell_diagonal import BellDiagonal
+from controller.physics import swap_asap, swap_trees, two_links
+from controller.physics.bell_diagonal import BellDiagonal, werner
 from controller.physics.chains import Link, Node, deliver
+from controller.physics.coexistence import clicks_per_gate, raman_forward_w
+from controller.physics.decoy import BasisCounts, FiniteKeyBb84
+from controller.physics.fibre import transmittance
+from controller.physics.generation import SingleClickArm, single_click
+from controller.physics.key_rates import DecoyBb84, bound_bps, bound_warning
 from controller.physics.memory import Memory
+from controller.physics.twin_field import TwinField
 
-KERNELS = {"swap_asap", "swap_trees", "two_links", "simulation", "domain"}
+KERNELS = {"swap_asap", "swap_trees", "two_links", "simulation", "tree_simulation", "domain"}
 MODULES = [
     importlib.import_module(f"controller.physics.{each.name}")
     for each in pkgutil.iter_modules(physics.__path__)
@@ -38,7 +45,8 @@ MAY_BE_INFINITE = {"block_s", "plob", "plob_with_station", "bound_bps", "Memory"
 """Without clicks a block is never full, no loss bounds nothing, and a memory may be perfect."""
 
 EDGES = [0.0, -0.0, 5e-324, 1e-300, 1e-16, 0.25, 0.5, 1.0, 1 + 1e-9, 2.0, 1550.0, 1e16, 1e300, 1.7e308, -1.0, math.nan, math.inf, -math.inf]
-anything = st.sampled_from(EDGES) | st.floats(0, 1) | st.floats(0, 100) | st.floats()
+HUGE = [10**9, 10**400, 10**5000]
+anything = st.sampled_from(EDGES) | st.sampled_from(HUGE) | st.floats(0, 1) | st.floats(0, 100) | st.floats()
 sensible = st.floats(0.01, 0.24)
 states = st.tuples(*[st.floats(0, 1)] * 4).filter(lambda w: sum(w) > 0.1).map(lambda w: BellDiagonal(*(each / sum(w) for each in w)))
 
@@ -67,7 +75,7 @@ def given_for(hint: Any, floats: st.SearchStrategy[float]) -> st.SearchStrategy[
     if hint is float:
         return floats
     if hint is int:
-        return st.integers(-1, 300)
+        return st.integers(-1, 300) | st.sampled_from(HUGE)
     if hint in (str, bool, types.NoneType):
         return {str: st.just("sheet"), bool: st.booleans(), types.NoneType: st.none()}[hint]
     if hint is BellDiagonal:
@@ -160,3 +168,68 @@ def test_chains_of_extreme_figures(data: st.DataObject) -> None:
         return deliver(links, nodes, delays, draw(st.just(math.inf) | wide), standard_error=0.1)
 
     holds("Memory", call)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("clock_hz", lambda: bound_bps(1e9, 1e308, 1000, "none")),
+        ("clock_hz", lambda: bound_bps(10.0, 1e308, 1000, "none")),
+        ("clock_hz", lambda: bound_warning(1.0, 1e9, 1e308, 1000)),
+        ("middle", lambda: bound_bps(10.0, 1e6, 1, "typo")),
+        ("middle", lambda: bound_warning(1.0, 10.0, 1e6, 1, "typo")),
+        ("left", lambda: TwinField().yield_of(10**6, 10**9, 20.0)),
+        ("right", lambda: TwinField().yield_of(0, 501, 20.0)),
+        ("probabilities", lambda: FiniteKeyBb84(DecoyBb84(), probabilities=(0.5, 0.5))),
+        ("intensities", lambda: FiniteKeyBb84(DecoyBb84(), intensities=(0.5, 0.1))),
+        ("detections", lambda: BasisCounts((1.0, 2.0), (0.0, 0.0, 0.0))),
+        ("errors", lambda: BasisCounts((1.0, 2.0, 3.0), (0.0, 0.0))),
+        ("detections", lambda: FiniteKeyBb84(DecoyBb84()).least_vacuum_and_single((1.0,))),
+        ("loss_db", lambda: transmittance(10**400)),
+        ("loss_db", lambda: transmittance(10**5000)),
+        ("modes", lambda: bound_bps(10.0, 1e6, 10**5000, "none")),
+        ("error_correction_efficiency", lambda: DecoyBb84(error_correction_efficiency=10**400)),
+        ("attempt_s", lambda: Link(1.0, werner(1.0), 5e-324)),
+        ("attempt_s", lambda: Link(1e-30, werner(1.0), 1e-308)),
+        ("swap_success", lambda: deliver([Link(0.5, werner(1.0), 1.0)] * 3, [Node(swap_success=1e-200)] * 4, [], 5.0)),
+    ],
+)
+def test_what_is_outside_a_domain_is_named(name: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}(\[\d\])? must "):
+        call()
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1.0, 0.0, 2.0])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("arrivals", lambda bad: two_links.mean_delivery((bad, 0.5), 1.0, 3.0, 0.5, 0.0, ())),
+        ("arrivals", lambda bad: swap_asap.Rates((0.5, bad), (0.5,), (0.0, 0.0), 1.0)),
+        ("arrivals", lambda bad: swap_trees.Nested((bad,) * 2, (0.5,), ())),
+        ("swap_success", lambda bad: two_links.mean_delivery((0.5, 0.5), 1.0, 3.0, bad, 0.0, ())),
+        ("swap_success", lambda bad: two_links.mean_delivery_of_unlike((0.5, 0.5), (1.0, 0.5), 3.0, bad, 0.0, ())),
+        ("success", lambda bad: swap_asap.Rates((0.5, 0.5), (bad,), (0.0, 0.0), 0.0)),
+        ("success", lambda bad: swap_trees.Nested((0.5,) * 2, (bad,), ())),
+    ],
+)
+def test_chances_outside_their_domain_are_named_by_the_kernels_too(name: str, call: Callable[[float], Any], bad: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must "):
+        call(bad)
+
+
+def test_the_noise_of_a_fibre_is_the_same_from_either_loss() -> None:
+    one, other = raman_forward_w(1e-3, 1e-9, 0.5, 50.0, 0.2, 0.4), raman_forward_w(1e-3, 1e-9, 0.5, 50.0, 0.4, 0.2)
+    a_c, a_q = 0.2 * math.log(10) / 10, 0.4 * math.log(10) / 10
+    assert one == pytest.approx(other) == pytest.approx(1e-3 * 1e-9 * 0.5 * (math.exp(-a_q * 50) - math.exp(-a_c * 50)) / (a_c - a_q))
+    assert 0 <= raman_forward_w(1e-3, 1e-9, 0.5, 20_000.0, 0.2, 0.4) < 1e-100
+
+
+def test_no_noise_is_so_much_that_a_blind_detector_clicks() -> None:
+    assert clicks_per_gate(1e308, 10.0, 0.0) == 0
+    assert clicks_per_gate(1e308, 10.0, 1e-300) == 1
+
+
+@pytest.mark.parametrize("population", [1e-162, 1e-200, 1e-300, 1e-9])
+def test_the_state_of_a_click_does_not_depend_on_how_seldom_it_is(population: float) -> None:
+    _, state = single_click(SingleClickArm(population, 1.0), SingleClickArm(population, 1.0), 0.9)
+    assert state.coefficients == pytest.approx((0.95, 0.0, 0.0, 0.05), abs=1e-8)

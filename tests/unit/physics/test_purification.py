@@ -45,6 +45,18 @@ def test_no_relabelling_gives_more_after_two_rounds_of_the_greedy_one(state: Bel
     assert twice(relabelled(state)) == pytest.approx(best, abs=1e-12)
 
 
+def test_what_serves_each_round_best_need_not_serve_both() -> None:
+    """The figures of the docstring, and its word on Werner pairs."""
+    state = BellDiagonal(0.71, 0.036, 0.014, 0.24)
+    once, _ = dejmps(state, state)
+    assert recurrence_schedule(state, 2).state.fidelity == pytest.approx(0.9151, abs=5e-5)
+    assert purify(once, once)[0].fidelity == pytest.approx(0.9319, abs=5e-5)
+    for fidelity in (0.55, 0.8, 0.99):
+        once, _ = dejmps(werner(fidelity), werner(fidelity))
+        best = max(dejmps(labelled, labelled)[0].fidelity for labelled in all_labels(once))
+        assert recurrence_schedule(werner(fidelity), 2).state.fidelity == pytest.approx(best)
+
+
 def test_the_sheets_example_of_labels() -> None:
     bad = BellDiagonal(0.9, 0.1, 0.0, 0.0)
     assert dejmps(bad, bad)[0].fidelity == pytest.approx(0.82)
