@@ -18,9 +18,6 @@ ROUNDING = 1e-12
 LEAST_PAIRS_HZ = 1e-90
 """A link that makes fewer pairs makes none: what is left of them after purification is still in the domain of `chains`."""
 
-MOST_PAIRS_HZ = 1e30
-"""What a document may say at most; a measured rate above it is none."""
-
 LEAST_HZ = 5e-324
 """Any positive rate is at least this."""
 
@@ -66,7 +63,7 @@ class Offers:
         for at, via in self._via:
             usable[at] &= topology.node(via).admin == "enabled"
         # NaN compares false: what nobody knows is not on offer
-        usable &= (rate >= LEAST_PAIRS_HZ) & (rate <= MOST_PAIRS_HZ) & (fidelity >= 0.25) & (fidelity <= 1)
+        usable &= (rate >= LEAST_PAIRS_HZ) & (fidelity >= 0.25) & (fidelity <= 1)
         given = np.where(usable, (rate, fidelity), 0.0)
         changed = np.flatnonzero((given != self._given).any(axis=0))
         rates, w = _by_rounds(given[0, changed], given[1, changed], self.rounds)
