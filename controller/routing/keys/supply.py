@@ -176,9 +176,12 @@ class KeySupply:
         return None
 
     def commodity(self, wish: Wish, rate_bps: float) -> Commodity:
-        """The wish for the programme: at most `rate_bps`, which may be infinite; what leaves one end or enters the other is no more anyway."""
+        """The wish for the programme: at most `rate_bps`, which may be infinite, and then twice what can leave one end or enter the other.
+
+        Twice, so that a demand that cannot be met is held by resources, which have prices and names, and not by this stand-in.
+        """
         ways, source, target = self._ways[wish.avoid], self._node[wish.src], self._node[wish.dst]
-        rate = min(rate_bps, float(min(ways.widths[source], ways.widths[target])) / self.cost_factor)
+        rate = min(rate_bps, 2 * float(min(ways.widths[source], ways.widths[target])) / self.cost_factor)
         return Commodity(source, target, rate, ways.usable, None if wish.max_trusted_nodes is None else wish.max_trusted_nodes + 1)
 
     def alone(self, commodity: Commodity) -> float:
