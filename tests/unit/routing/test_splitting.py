@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -138,6 +138,7 @@ def test_a_path_is_not_lost_beside_one_that_is_far_wider(direct_bps: float, rela
 
 
 @settings(max_examples=20)
+@example(426.375, 3067.39, "widest", True)
 @given(st.floats(1, 4000), st.floats(1, 4000), st.sampled_from(["widest", "fewest-trusted-nodes"]), st.booleans())
 def test_the_rate_that_was_told_can_be_asked_for(direct_bps: float, relayed_bps: float, prefer: Any, rounded: bool) -> None:
     if rounded:
