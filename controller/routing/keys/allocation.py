@@ -17,8 +17,8 @@ import numpy as np
 from controller.network.topology import Topology
 from controller.physics.domain import whole, within
 from controller.routing.keys.path_programme import Commodity, Goal, PathProgramme, Solution
-from controller.routing.keys.segments import key_segments
-from controller.routing.keys.supply import LEAST_BPS, KeySupply, SegmentKind, Wish, stored_key
+from controller.routing.keys.segments import SegmentKind, key_segments
+from controller.routing.keys.supply import LEAST_BPS, KeySupply, Wish, stored_key
 from controller.routing.refusal import NoRoute
 
 Objective = Literal["throughput", "max-min"]
