@@ -161,7 +161,7 @@ def _refusal(
     shares: int,
     max_trusted_nodes: int | None,
 ) -> NoRoute:
-    src, dst, gave_up = search.src, search.dst, "" if found.proven else " (found within the bound on the search's effort)"
+    src, dst, gave_up = search.src, search.dst, " (the search met the bound on its effort)"
 
     def joined(every: Segments) -> bool:
         """Whether a path leads over segments with key or without."""
@@ -177,19 +177,21 @@ def _refusal(
     if found.paths is not None:
         best = width_of(found.paths)
         paths = "path" if shares == 1 else f"{shares} disjoint paths"
-        return NoRoute(
-            f"the widest {paths} from {src} to {dst} can carry {best:.6g} bit/s, {rate_bps:g} are asked for{gave_up}", "rate_bps", best
-        )
-    trusted = len(fewest[0]) - 1
+        carry = f"can carry {best:.6g}" if found.proven else f"carry at least {best:.6g}"
+        told = f"the widest {paths} from {src} to {dst} {carry} bit/s, {rate_bps:g} are asked for"
+        return NoRoute(told if found.proven else told + gave_up, "rate_bps", best)
+    trusted, least = len(fewest[0]) - 1, True
     if max_trusted_nodes is not None and trusted <= max_trusted_nodes:
-        unbounded = search.at(0.0, shares, None).paths
-        trusted = sum(len(path) - 1 for path in unbounded) if unbounded else -1
+        unbounded = search.at(0.0, shares, None)
+        trusted, least = sum(len(path) - 1 for path in unbounded.paths) if unbounded.paths else -1, unbounded.proven
     if max_trusted_nodes is not None and trusted > max_trusted_nodes:
-        asked = f"{max_trusted_nodes} are allowed"
-        return NoRoute(f"from {src} to {dst} takes at least {trusted} trusted nodes, {asked}{gave_up}", "max_trusted_nodes", float(trusted))
-    most = search.most_shares(shares)
-    disjoint = "disjoint by node, operator and shared risk"
-    return NoRoute(f"from {src} to {dst} there are {most} paths {disjoint}, {shares} are asked for{gave_up}", "shares", float(most))
+        takes = f"from {src} to {dst} takes at least" if least else f"the {shares} disjoint paths found from {src} to {dst} take"
+        told = f"{takes} {trusted} trusted nodes, {max_trusted_nodes} are allowed"
+        return NoRoute(told if least else told + gave_up, "max_trusted_nodes", float(trusted))
+    most, proven = search.most_shares(shares)
+    proven = proven and found.proven and least
+    told = f"from {src} to {dst} there are {'' if proven else 'at least '}{most} paths disjoint by node, operator and shared risk"
+    return NoRoute(f"{told}, {shares} are asked for{'' if proven else gave_up}", "shares", float(most))
 
 
 def _route(

@@ -536,9 +536,38 @@ def test_entangled_shares_are_disjoint_by_repeater() -> None:
 def test_a_search_that_met_its_bound_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disjoint, "MAX_PATH_STEPS", 0)
     refused = refusal(one_duct(), "alice", "bob", shares=2, avoid=["relay1", "rep1"])
-    assert "bound on the search's effort" in refused.error
+    assert "at least 1 paths disjoint" in refused.error and "the search met the bound on its effort" in refused.error
     # where nodes alone decide, a flow does, and there is nothing to give up
     assert len(key(sandbox(), "alice", "bob", shares=4).paths) == 4
+
+
+@settings(max_examples=100)
+@given(networks(), st.integers(2, 3), st.none() | st.integers(0, 3), st.integers(0, 5), st.integers(0, 4), st.integers(0, 4))
+def test_a_search_that_met_its_bound_takes_nothing_for_a_fact(
+    topology: Topology, shares: int, most: int | None, rate: float, path_steps: int, set_steps: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(disjoint, "MAX_PATH_STEPS", path_steps)
+        patched.setattr(disjoint, "MAX_SET_STEPS", set_steps)
+        try:
+            key(topology, "n0", "n1", shares=shares, max_trusted_nodes=most, rate_bps=rate)
+        except NoRoute as refused:
+            said = refused
+        else:
+            return
+    sets = every_set(topology, shares, frozenset())
+    trusted = [sum(len(hops) - 1 for hops in paths) for paths in sets]
+    gave_up = "bound on its effort" in said.error
+    if said.constraint == "rate_bps" and sets:
+        widths = [width(paths) for paths, nodes in zip(sets, trusted, strict=True) if most is None or nodes <= most]
+        assert max(widths) >= (said.best or 0) and (gave_up or max(widths) == said.best)
+    elif said.constraint == "max_trusted_nodes" and "takes at least" in said.error:
+        assert all(nodes >= (said.best or 0) for nodes in trusted)
+    elif said.constraint == "shares":
+        assert said.best is not None and (said.best == 0 or every_set(topology, int(said.best), frozenset()))
+        if not gave_up:
+            assert not every_set(topology, int(said.best) + 1, frozenset())
+        assert gave_up == ("at least" in said.error)
 
 
 def test_two_disjoint_paths_of_a_large_grid_are_found_and_proven() -> None:
