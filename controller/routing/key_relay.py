@@ -88,7 +88,8 @@ def key(
     add up, and whoever is trusted on any of them learns some keys, so no secrecy is added. `max_trusted_nodes` bounds the trusted nodes of all paths together. `avoid` names nodes and links, `reserved` is
     bit/s already promised per link id (a `Promised` is followed at the cost of what changes in it), `taken` are optical ports (node, port)
     that switched links cannot have. `segments` says of which kinds the path may be: a relay segment is a QKD link, a pool key in store where
-    none is usable; of an entangled one, see `segments.key_segments`. Each switched link is judged by a lightpath of its own, not by whether several can be set at once.
+    none is usable; of an entangled one, see `segments.key_segments`. Each switched link is judged by a lightpath of its own, not by whether
+    several can be set at once.
 
     Rates are sustained ones unless they need hold for `horizon_s` only: then a link gives the pool of its pair of nodes as well,
     (`pool_bytes` - `minimum_bytes`) / `horizon_s`, see `supply.stored_key`. Of parallel links the widest does, whole, whatever the shares
@@ -224,9 +225,7 @@ def _route(
     return KeyRoute(tuple(paths), width, tuple(sorted(trusted)), tuple(explanation))
 
 
-def _emptied(
-    used: Iterable[tuple[Iterable[Segment], float]], horizon_s: float, short: Mapping[frozenset[str], float]
-) -> Iterator[str]:
+def _emptied(used: Iterable[tuple[Iterable[Segment], float]], horizon_s: float, short: Mapping[frozenset[str], float]) -> Iterator[str]:
     """How long the pools last that a route draws on, if so much is taken along its paths beside what promises take, all in bit/s."""
     taken: dict[frozenset[str], float] = {}
     drawn: dict[frozenset[str], Segment] = {}

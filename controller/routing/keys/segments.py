@@ -53,8 +53,9 @@ class Segments:
     """Every usable segment between key-holding nodes, as edges (m): the QKD links in their order, then the entangled segments, then pools.
 
     `a`, `b` node numbers of the ends; `width` bit/s not yet promised; `there` whether there is such a segment at all, with key or without;
-    `links` how many links it has, a pool as many as one; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the relays of each; `node_rank`, `edge_rank` the
-    places of nodes and QKD links in the order of their names (all others come after); `told` the rates of QKD links in words, by id; `stored` what pools give, by edge. `kept` is what was computed from these.
+    `links` how many links it has, a pool as many as one; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the
+    relays of each; `node_rank`, `edge_rank` the places of nodes and QKD links in the order of their names (all others come after); `told`
+    the rates of QKD links in words, by id; `stored` what pools give, by edge. `kept` is what was computed from these.
     """
 
     def __init__(self, topology: Topology, arrays: Compiled, edges: Edges, there: Bools, width: Floats) -> None:
@@ -191,8 +192,8 @@ def key_segments(
     """The segments of these kinds (pools: see `Segments.plus`) without the nodes and links in `avoid`.
 
     For each pair of nodes there are up to `alternatives` entangled segments that share no repeater and no link: the best, then the best of
-    what is left; and as many that share no source or station in the middle either. A figure that nobody knows makes no segment. Without `avoid` they are kept for the next request; with `reserved`, if that
-    is a `Promised` of which nothing changed.
+    what is left; and as many that share no source or station in the middle either. A figure that nobody knows makes no segment. Without
+    `avoid` they are kept for the next request; with `reserved`, if that is a `Promised` of which nothing changed.
     """
     arrays = compiled(topology)
     edges = arrays.edges(topology, "qkd")
@@ -358,7 +359,9 @@ def switched_rate(topology: Topology, link: Link, route: LightRoute) -> Figure |
 def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float]) -> list[str]:
     """The figures of one of the segments, with where they come from."""
     if segment.kind == "pool":
-        return [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {segment.width_bps:.6g} bit/s of their pool, as no QKD link between them is usable"]
+        return [
+            f"{segment.nodes[0]} -- {segment.nodes[-1]}: {segment.width_bps:.6g} bit/s of their pool, as no QKD link between them is usable"
+        ]
     promised = max([reserved.get(link_id, 0.0) for link_id in segment.links]) if reserved else 0.0
     less = f", less {promised:.6g} bit/s promised" if promised else ""
     if isinstance(segment.way, Chain):

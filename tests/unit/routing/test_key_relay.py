@@ -358,7 +358,9 @@ def test_a_pool_outlasts_its_link_as_it_does_for_demands() -> None:
     assert refusal(topology, "a", "c", segments=["relay"], **wanted).constraint == "reachability"
     assert refusal(topology, "a", "c", rate_bps=501, **wanted).best == pytest.approx(500)
     assert refusal(topology, "a", "c", avoid=["b"], **wanted).constraint == "avoid"
-    routes = [key(topology, "a", "c", **wanted, **more) for more in ({"avoid": ["ab"]}, {}, {"prefer": "fewest-trusted-nodes"}, {"split": 2})]
+    routes = [
+        key(topology, "a", "c", **wanted, **more) for more in ({"avoid": ["ab"]}, {}, {"prefer": "fewest-trusted-nodes"}, {"split": 2})
+    ]
     for route in routes:
         (path,) = route.paths
         assert (path.nodes, path.links, path.segments) == (("a", "b", "c"), ("bc",), ("pool", "relay"))
