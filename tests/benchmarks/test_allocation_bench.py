@@ -14,7 +14,9 @@ import pytest
 from controller.network.model import Link, Node
 from controller.network.topology import Topology
 from controller.routing.keys.allocation import Demand, allocate
+from controller.routing.keys.segments import key_segments
 from controller.routing.keys.splitting import split
+from controller.routing.keys.supply import KeySupply, Wish
 
 
 def metropolis(nodes: int, links: int, seed: int) -> Topology:
@@ -78,8 +80,10 @@ def test_one_demand_beside_networkx() -> None:
 def test_split_over_few_paths() -> None:
     topology = metropolis(1000, 4000, seed=3)
     (demand,) = matrix(topology, 1, math.inf, seed=6)
+    wish = Wish(demand.src, demand.dst, None, frozenset())
+    supply = KeySupply(topology, [wish], lambda avoid: key_segments(topology, reserved={}, avoid=avoid))
     print()
     for paths in (1, 2, 4, 8):
-        spent, found = seconds(lambda paths=paths: split(topology, demand.src, demand.dst, paths))
+        spent, found = seconds(lambda paths=paths: split(supply, wish, paths))
         print(f"split over {paths} paths, 1000 nodes: {1e3 * spent:.0f} ms, {found.rate_bps:.6g} bit/s, at most {found.bound_bps:.6g}")
         assert found.rate_bps <= found.bound_bps * (1 + 1e-9)

@@ -17,8 +17,8 @@ import numpy as np
 from controller.network.topology import Topology
 from controller.physics.domain import whole, within
 from controller.routing.keys.path_programme import Commodity, Goal, PathProgramme, Solution
-from controller.routing.keys.segments import key_segments
-from controller.routing.keys.supply import LEAST_BPS, KeySupply, SegmentKind, Wish, stored_key
+from controller.routing.keys.segments import SegmentKind, key_segments
+from controller.routing.keys.supply import LEAST_BPS, KeySupply, Wish, stored_key
 from controller.routing.refusal import NoRoute
 
 Objective = Literal["throughput", "max-min"]
@@ -123,7 +123,10 @@ class Allocation:
     throughput_bps: float
     binding: tuple[Binding, ...]
     gap: float
-    """The largest relative distance between a programme's value and its proven bound: what the allocation can be short of the optimum."""
+    """The largest relative distance between a programme's value and its proven bound: what the allocation can be short of the optimum.
+
+    A programme to which those before it left nothing but rounding does not count.
+    """
     excess: float
     """The paths spend at most so much more key than the least that these rates need, as a share of it."""
     explanation: tuple[str, ...]
@@ -181,7 +184,7 @@ def allocate(
     served = [index for index, demand in enumerate(demands) if refusals[index] is None and demand.rate_bps >= LEAST_BPS]
     grants = [Grant(demand, 0.0, (), (), 0.0, refused) for demand, refused in zip(demands, refusals, strict=True)]
     if not served:
-        return Allocation(tuple(grants), 0.0, (), 0.0, 0.0, _explanation(objective, grants, ()))
+        return Allocation(tuple(grants), 0.0, (), 0.0, 0.0, _explanation(objective, grants, (), 0.0))
 
     wanted = [demands[index] for index in served]
     commodities = [supply.commodity(demand.wish, demand.rate_bps) for demand in wanted]
@@ -202,10 +205,11 @@ def allocate(
             prices.setdefault(resource, float(solution.prices[resource]))
     binding = [Binding(supply.resources[at], float(supply.capacity[at]), price) for at, price in prices.items()]
     binding.sort(key=lambda each: (-each.price, each.resource))
-    gap = max(abs(each.bound - each.value) / max(abs(each.bound), 1e-300) for each in decided.solutions)
+    least = _EXACT * max(each.bound for each in decided.solutions)
+    gap = max((abs(each.bound - each.value) / each.bound for each in decided.solutions if each.bound > least), default=0.0)
     excess = max(0.0, cheapest.value / cheapest.bound - 1)
     total = math.fsum(grant.rate_bps for grant in grants)
-    return Allocation(tuple(grants), total, tuple(binding), gap, excess, _explanation(objective, grants, binding))
+    return Allocation(tuple(grants), total, tuple(binding), gap, excess, _explanation(objective, grants, binding, programme.finest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +303,7 @@ def _held_by(supply: KeySupply, solution: Solution, index: int) -> tuple[str, ..
     return tuple(sorted(full))
 
 
-def _explanation(objective: Objective, grants: Sequence[Grant], binding: Sequence[Binding]) -> tuple[str, ...]:
+def _explanation(objective: Objective, grants: Sequence[Grant], binding: Sequence[Binding], finest_bps: float) -> tuple[str, ...]:
     lines = []
     for grant in grants:
         demand, asked = grant.demand, f"of {grant.demand.rate_bps:.6g} bit/s asked"
@@ -308,6 +312,8 @@ def _explanation(objective: Objective, grants: Sequence[Grant], binding: Sequenc
             continue
         held = f"; held by {', '.join(grant.held_by)}; alone it could have {grant.best_bps:.6g} bit/s" if grant.held_by else ""
         lines.append(f"{demand.src} -- {demand.dst}: {grant.rate_bps:.6g} {asked} over {len(grant.flows)} paths{held}")
+        if LEAST_BPS <= grant.best_bps < min(10 * finest_bps, demand.rate_bps):
+            lines.append(f"{demand.src} -- {demand.dst}: so little may be lost in the rounding beside the largest rates of this matrix")
     gains = "the weighted sum of rates" if objective == "throughput" else "the fair level of those it holds"
     lines += [
         f"binding: {each.resource} with {each.width_bps:.6g} bit/s; one bit/s more adds {each.price:.6g} bit/s to {gains}"

@@ -26,10 +26,10 @@ PathKey = tuple[int, int, tuple[str, ...], tuple[str, ...]]
 
 
 def path_key(path: Path) -> PathKey:
-    """The order of paths of one width: fewest segments (that is, trusted nodes), fewest links, then by name."""
+    """The order of paths of one width: fewest segments (that is, trusted nodes), fewest links (a pool is as one), then by name."""
     nodes = (path[0].nodes[0], *(name for segment in path for name in segment.nodes[1:]))
     links = tuple(link for segment in path for link in segment.links)
-    return len(path), len(links), nodes, links
+    return len(path), sum(len(segment.links) or 1 for segment in path), nodes, links
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,12 @@ _CHEAP_GAP = 1e-2
 _CHEAP_ROUNDS = 25
 """How often paths are looked for that spend less; small networks need fewer to be done."""
 _SPAN = 1e5
-"""The largest rate in the solver's own units, whose tolerance is 1e-7."""
+"""The largest rate in the solver's own units."""
+_TOLERANCE = 1e-7
+"""What the solver may be off, in its own units."""
+_INFEASIBLE = 2
+_SLACKS = (0.0, 1e-10, 1e-9, 1e-8)
+"""So much less is asked for where rates that one solve reached are, by its tolerance, out of reach of the next."""
 _FIRST_GUESSES = 15
 _CENTRED = 0.9
 """How much of the best known prices goes into those that paths are looked for by."""
@@ -179,6 +184,8 @@ class PathProgramme:
     def __init__(self, uses: csr_array, capacity: Floats, commodities: Sequence[Commodity]) -> None:
         self._uses, self._commodities = uses, commodities
         self._unit = max((each.rate for each in commodities), default=1.0) / _SPAN
+        self.finest = self._unit * _TOLERANCE
+        """A rate below it is lost in the solver's tolerance."""
         self._capacity = capacity / self._unit
         self._most = np.array([each.rate for each in commodities]) / self._unit
         self._columns: list[tuple[int, tuple[int, ...]]] = []
@@ -315,7 +322,11 @@ class PathProgramme:
             level = np.concatenate((np.zeros(len(touched) + len(most)), per_level))
             rows = vstack([rows.T, csr_array(level[None, :])], format="csr").T
             objective = np.append(np.zeros(columns), -1.0)
-        solved = linprog(objective, A_ub=rows, b_ub=limits, bounds=(0, None), method="highs-ds")
+        for slack in _SLACKS:
+            limits[-len(least) :] = -least * (1 - slack)
+            solved = linprog(objective, A_ub=rows, b_ub=limits, bounds=(0, None), method="highs-ds")
+            if solved.status != _INFEASIBLE:
+                break
         if solved.status != 0:
             raise RuntimeError(f"the allocation's linear programme was not solved: {solved.message}")
         duals = np.maximum(0.0, -solved.ineqlin.marginals)

@@ -239,10 +239,16 @@ class Search:
         largest(widths, feasible)
         return PathSet(best.paths, proven)
 
-    def most_shares(self, below: int) -> int:
-        """How many disjoint paths there are, at most `below` - 1."""
+    def most_shares(self, below: int) -> tuple[int, bool]:
+        """How many disjoint paths there are, at most `below` - 1; and whether that is proven, else there may be more."""
         most, _ = self.bound(below - 1) if below > 1 else (0, 0.0)
-        return next((shares for shares in range(most, 0, -1) if self.at(0.0, shares, None).paths is not None), 0)
+        proven = True
+        for shares in range(most, 0, -1):
+            found = self.at(0.0, shares, None)
+            if found.paths is not None:
+                return shares, proven
+            proven = proven and found.proven
+        return 0, proven
 
 
 def _smallest(leaving: Leaving, src: str, dst: str, may_relay: Callable[[str], bool]) -> Path | None:

@@ -1,7 +1,7 @@
 """Key segments: what makes key between two nodes that hold keys, as candidates for relay paths.
 
 A relay segment is one QKD link, fixed or switched. An entangled segment is a chain over repeaters whose pairs are measured (BBM92): a
-virtual key link without trusted nodes inside.
+virtual key link without trusted nodes inside. A pool is key that two nodes have in store: it outlasts the links that made it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIFTED = 0.5
 RELAYS = frozenset({"trusted-node", "satellite", "ground-station"})
 """The kinds of node that may relay a key between two others."""
 
-SegmentKind = Literal["relay", "entanglement"]
+SegmentKind = Literal["relay", "entanglement", "pool"]
 
 
 class Segment(NamedTuple):
@@ -42,17 +42,20 @@ class Segment(NamedTuple):
     width_bps: float
     way: LightRoute | Chain | None = None
     """What a switched link or an entangled segment runs over."""
+    pool_bps: float = 0.0
+    """What of the width comes out of the pool of its two nodes."""
 
     def reversed(self) -> Segment:
-        return Segment(self.kind, self.nodes[::-1], self.links[::-1], self.width_bps, self.way)
+        return self._replace(nodes=self.nodes[::-1], links=self.links[::-1])
 
 
 class Segments:
-    """Every usable segment between key-holding nodes, as edges (m): the QKD links in their order, then the entangled segments.
+    """Every usable segment between key-holding nodes, as edges (m): the QKD links in their order, then the entangled segments, then pools.
 
     `a`, `b` node numbers of the ends; `width` bit/s not yet promised; `there` whether there is such a segment at all, with key or without;
-    `links` how many links it has; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the relays of each; `node_rank`, `edge_rank` the
-    places of nodes and QKD links in the order of their names (entangled segments come after); `told` the rates of QKD links in words, by id; `stored` what pools add to them. `kept` is what was computed from these.
+    `links` how many links it has, a pool as many as one; `indptr`, `indices`, `edge` the adjacency; `relays` per node; `operators` the
+    relays of each; `node_rank`, `edge_rank` the places of nodes and QKD links in the order of their names (all others come after); `told`
+    the rates of QKD links in words, by id; `stored` what pools give, by edge. `kept` is what was computed from these.
     """
 
     def __init__(self, topology: Topology, arrays: Compiled, edges: Edges, there: Bools, width: Floats) -> None:
@@ -69,20 +72,28 @@ class Segments:
         self.lit: dict[int, LightRoute] = {}
         self.chains: Sequence[Chain] = ()
         self.told: dict[str, str] = {}
-        self.stored: Mapping[str, float] = {}
+        self.stored: Mapping[int, float] = {}
         self.kept = Kept()
+
+    @property
+    def qkd(self) -> int:
+        """How many of them are QKD links."""
+        return len(self.ids)
 
     def join(self, chains: Sequence[Chain]) -> None:
         """Take in entangled segments."""
-        ends = np.array([(self.number[chain.nodes[0]], self.number[chain.nodes[-1]]) for chain in chains], dtype=np.int32)
+        self.chains = chains
+        widths = np.maximum([_key_bps(chain) for chain in chains], 0.0)
+        self._extend([(chain.nodes[0], chain.nodes[-1]) for chain in chains], widths, [len(chain.links) for chain in chains])
+
+    def _extend(self, pairs: Sequence[tuple[str, str]], widths: Floats | Sequence[float], links: Sequence[int]) -> None:
+        ends = np.array([(self.number[one], self.number[other]) for one, other in pairs], dtype=np.int32)
         self.a, self.b = np.concatenate((self.a, ends[:, 0])), np.concatenate((self.b, ends[:, 1]))
         self.indptr, self.indices, self.edge = adjacency(len(self.names), self.a, self.b)
-        self.width = np.concatenate((self.width, np.maximum([_key_bps(chain) for chain in chains], 0.0)))
-        self.there = np.concatenate((self.there, np.ones(len(chains), dtype=np.bool_)))
-        self.links = np.concatenate((self.links, np.array([len(chain.links) for chain in chains], dtype=np.int32)))
+        self.width = np.concatenate((self.width, widths))
+        self.there = np.concatenate((self.there, np.ones(len(pairs), dtype=np.bool_)))
+        self.links = np.concatenate((self.links, np.array(links, dtype=np.int32)))
         self.edge_rank = np.concatenate((self.edge_rank, np.arange(len(self.edge_rank), len(self.there), dtype=np.int32)))
-        self.ids = [*self.ids, *(chain.links[0] for chain in chains)]
-        self.chains = chains
 
     def less(self, of_links: Floats, reserved: Mapping[str, float]) -> Segments:
         """These segments less what is promised: of the QKD links in their order, and of the links of entangled segments by id; in bit/s."""
@@ -92,36 +103,53 @@ class Segments:
         other.kept = Kept()
         return other
 
-    def plus(self, stored: Mapping[tuple[str, str], float]) -> Segments:
-        """These segments and what the pools of pairs of nodes give, in bit/s: a pool is its pair's, so it counts with the widest of their links."""
+    def plus(self, stored: Mapping[tuple[str, str], float], *, alone: bool) -> Segments:
+        """These segments and what the pools of pairs of nodes give, in bit/s.
+
+        A pool is its pair's: it counts with the widest of their QKD links, and where none of these is usable, if `alone`, by itself.
+        """
         other = copy.copy(self)
-        other.width, other.stored, other.kept = self.width.copy(), {}, Kept()
-        links = len(self.there) - len(self.chains)
+        other.width, other.kept = self.width.copy(), Kept()
+        of_links: dict[int, float] = {}
+        lone: dict[tuple[str, str], float] = {}
         for (one, far), width in stored.items():
             node = self.number[one]
             span = slice(self.indptr[node], self.indptr[node + 1])
             between = self.edge[span][self.indices[span] == self.number[far]]
-            between = between[(between < links) & self.there[between]]
+            between = between[(between < self.qkd) & self.there[between]]
             if between.size:
                 widest = int(between[np.argmax(self.width[between])])
                 other.width[widest] += width
-                other.stored = {**other.stored, self.ids[widest]: width}
+                of_links[widest] = width
+            elif alone:
+                lone[one, far] = width
+        if lone:
+            other._extend(list(lone), list(lone.values()), [1] * len(lone))
+        other.stored = {**of_links, **dict(enumerate(lone.values(), start=len(self.there)))}
         return other
 
     def segment(self, edge: int, tail: int | None = None) -> Segment:
         """The segment of that number, away from the node `tail`."""
-        width, first = float(self.width[edge]), len(self.there) - len(self.chains)
-        if edge >= first:
-            chain = self.chains[edge - first]
+        width, stored = float(self.width[edge]), self.stored.get(edge, 0.0)
+        if self.qkd <= edge < self.qkd + len(self.chains):
+            chain = self.chains[edge - self.qkd]
             segment = Segment("entanglement", chain.nodes, chain.links, width, chain)
             return segment if tail is None or self.a[edge] == tail else segment.reversed()
         near, far = self.names[self.a[edge]], self.names[self.b[edge]]
         nodes = (near, far) if tail is None or self.a[edge] == tail else (far, near)
-        return Segment("relay", nodes, (self.ids[edge],), width, self.lit.get(edge))
+        if edge >= self.qkd:
+            return Segment("pool", nodes, (), width, None, stored)
+        return Segment("relay", nodes, (self.ids[edge],), width, self.lit.get(edge), stored)
 
     def relayed(self, edges: Ints, tail: int) -> tuple[Segment, ...]:
-        """The QKD links of these numbers as a path away from the node `tail`: all looked up at once, as long paths are planned by the thousand."""
+        """The edges of these numbers as a path away from the node `tail`, none of them a chain: those without pools all looked up at once, as
+        long paths are planned by the thousand."""
         path, names = [], self.names
+        if self.stored:
+            for edge in edges.tolist():
+                path.append(self.segment(edge, tail))
+                tail = self.number[path[-1].nodes[-1]]
+            return tuple(path)
         ends = self.a[edges].tolist(), self.b[edges].tolist()
         for edge, a, b, width in zip(edges.tolist(), *ends, self.width[edges].tolist(), strict=True):
             near, tail = (a, b) if a == tail else (b, a)
@@ -129,10 +157,11 @@ class Segments:
         return tuple(path)
 
     def risks(self, segment: Segment) -> frozenset[str]:
-        """Links, glass and shared-risk groups a segment depends on."""
+        """Links, glass, shared-risk groups, and sources or Bell stations in the middle that a segment depends on."""
         over = segment.way.links if isinstance(segment.way, LightRoute) else ()
-        link_ids = (*segment.links, *over)
-        return frozenset(link_ids).union(*(self.topology.shared_risk(self.topology.link(link_id)) for link_id in link_ids))
+        links = [self.topology.link(link_id) for link_id in (*segment.links, *over)]
+        ways = {link.id for link in links} | {link.via for link in links if link.via is not None}
+        return frozenset(ways).union(*(self.topology.shared_risk(link) for link in links))
 
 
 def _rank(names: Sequence[str]) -> Ints:
@@ -160,11 +189,11 @@ def key_segments(
     alternatives: int = 1,
     kinds: Collection[SegmentKind] = ("relay", "entanglement"),
 ) -> Segments:
-    """The segments of these kinds without the nodes and links in `avoid`.
+    """The segments of these kinds (pools: see `Segments.plus`) without the nodes and links in `avoid`.
 
     For each pair of nodes there are up to `alternatives` entangled segments that share no repeater and no link: the best, then the best of
-    what is left. A figure that nobody knows makes no segment. Without `avoid` they are kept for the next request; with `reserved`, if that
-    is a `Promised` of which nothing changed.
+    what is left; and as many that share no source or station in the middle either. A figure that nobody knows makes no segment. Without
+    `avoid` they are kept for the next request; with `reserved`, if that is a `Promised` of which nothing changed.
     """
     arrays = compiled(topology)
     edges = arrays.edges(topology, "qkd")
@@ -329,6 +358,10 @@ def switched_rate(topology: Topology, link: Link, route: LightRoute) -> Figure |
 
 def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float]) -> list[str]:
     """The figures of one of the segments, with where they come from."""
+    if segment.kind == "pool":
+        return [
+            f"{segment.nodes[0]} -- {segment.nodes[-1]}: {segment.width_bps:.6g} bit/s of their pool, as no QKD link between them is usable"
+        ]
     promised = max([reserved.get(link_id, 0.0) for link_id in segment.links]) if reserved else 0.0
     less = f", less {promised:.6g} bit/s promised" if promised else ""
     if isinstance(segment.way, Chain):
@@ -345,7 +378,7 @@ def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float
         figure = every.topology.figure(link, "rate_bps") if segment.way is None else switched_rate(every.topology, link, segment.way)
         assert figure is not None
         rate = every.told[link_id] = told(figure, "bit/s")
-    more = f", plus {every.stored[link_id]:.6g} bit/s of its pool" if link_id in every.stored else ""
+    more = f", plus {segment.pool_bps:.6g} bit/s of its pool" if segment.pool_bps else ""
     lines = [f"{segment.nodes[0]} -- {segment.nodes[-1]}: {rate}{less}{more}, over {link_id}"]
     if segment.way is not None:
         lines.append(f"{link_id} needs a lightpath of {segment.way.loss_db:.6g} dB: {', '.join(segment.way.ports)}")
@@ -354,22 +387,30 @@ def told_segment(every: Segments, segment: Segment, reserved: Mapping[str, float
 
 def _entangled(topology: Topology, avoid: frozenset[str], alternatives: int) -> list[Chain]:
     ends = sorted({name for link in topology.links("entanglement") for name in link.nodes if topology.node(name).holds_keys} - avoid)
-    found = []
+    via = alternatives > 1 and any(link.via is not None for link in topology.links("entanglement"))
+    found: list[Chain] = []
     for position, src in enumerate(ends):
         best: dict[str, Chain] = {}
         for chain in front(topology, src, None, avoid=avoid):
             dst = chain.nodes[-1]
             if dst in ends[position + 1 :] and (dst not in best or _key_bps(chain) > _key_bps(best[dst])):
                 best[dst] = chain
-        for dst, chain in sorted(best.items()):
-            used = avoid
-            left: Chain | None = chain
-            for _ in range(alternatives):
-                if left is None or _key_bps(left) <= 0:
-                    break
-                found.append(left)
-                used = used.union(left.links, left.nodes[1:-1])
-                left = max(front(topology, src, dst, avoid=used), key=_key_bps, default=None) if alternatives > 1 else None
+        for _, chain in sorted(best.items()):
+            apart = _apart(topology, chain, avoid, alternatives, via=False)
+            found += dict.fromkeys([*apart, *(_apart(topology, chain, avoid, alternatives, via=True) if via else ())])
+    return found
+
+
+def _apart(topology: Topology, best: Chain, avoid: frozenset[str], most: int, *, via: bool) -> list[Chain]:
+    """The best chain and others between its ends, up to `most`, that share no repeater and no link; with `via` no node in the middle either."""
+    found: list[Chain] = []
+    left: Chain | None = best
+    while left is not None and len(found) < most and _key_bps(left) > 0:
+        found.append(left)
+        middles = [middle for link_id in left.links if via and (middle := topology.link(link_id).via) is not None]
+        avoid = avoid.union(left.links, left.nodes[1:-1], middles)
+        ends = left.nodes[0], left.nodes[-1]
+        left = max(front(topology, *ends, avoid=avoid), key=_key_bps, default=None) if len(found) < most else None
     return found
 
 

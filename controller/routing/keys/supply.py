@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -14,10 +13,8 @@ from controller.network.topology import Topology, UnknownName
 from controller.physics.domain import within
 from controller.routing.keys.path_programme import Commodity, Floats, Goal, Ints, PathProgramme, SegmentGraph
 from controller.routing.keys.pools import width_bps
-from controller.routing.keys.segments import RELAYS, Segments
+from controller.routing.keys.segments import RELAYS, SegmentKind, Segments
 from controller.routing.refusal import NoRoute
-
-SegmentKind = Literal["relay", "entanglement", "pool"]
 
 LEAST_BPS = 1e-12
 """Less than this, a bit in 30,000 years, counts as none."""
@@ -112,7 +109,8 @@ class KeySupply:
             if segment.kind == "relay" and (link := self._topology.link(segment.links[0])).switched:
                 modules = tuple(str(end) for end in (link.a, link.b) if end.module is not None)
             width = segment.width_bps if segment.width_bps >= LEAST_BPS else 0.0
-            found.append(Offer(segment.kind, segment.nodes, segment.links, width, (*segment.links, *modules)))
+            resources = (*segment.links, *modules) or (_pool_of(segment.nodes),)
+            found.append(Offer(segment.kind, segment.nodes, segment.links, width, resources))
         for offer in found:
             if offer not in self._offer:
                 self._offer[offer] = len(self.offers)
@@ -176,9 +174,12 @@ class KeySupply:
         return None
 
     def commodity(self, wish: Wish, rate_bps: float) -> Commodity:
-        """The wish for the programme: at most `rate_bps`, which may be infinite; what leaves one end or enters the other is no more anyway."""
+        """The wish for the programme: at most `rate_bps`, which may be infinite, and then twice what can leave one end or enter the other.
+
+        Twice, so that a demand that cannot be met is held by resources, which have prices and names, and not by this stand-in.
+        """
         ways, source, target = self._ways[wish.avoid], self._node[wish.src], self._node[wish.dst]
-        rate = min(rate_bps, float(min(ways.widths[source], ways.widths[target])) / self.cost_factor)
+        rate = min(rate_bps, 2 * float(min(ways.widths[source], ways.widths[target])) / self.cost_factor)
         return Commodity(source, target, rate, ways.usable, None if wish.max_trusted_nodes is None else wish.max_trusted_nodes + 1)
 
     def alone(self, commodity: Commodity) -> float:
@@ -244,14 +245,7 @@ def stored_key(
     width_bps(0.0, horizon_s=horizon_s)  # for its domain
     if not pool_bytes:
         return []
-    short: dict[frozenset[str], float] = {}
-    for link in topology.links("qkd"):
-        promised = (reserved or {}).get(link.id, 0.0)
-        rate = topology.figure(link, "rate_bps") if promised else None
-        if promised and (rate is not None or not topology.usable(link)):
-            gives = rate.value if rate is not None and topology.usable(link) else 0.0
-            pair = frozenset(link.nodes)
-            short[pair] = short.get(pair, 0.0) + max(0.0, promised - gives)
+    short = overdrawn(topology, reserved or {})
     found: list[Offer] = []
     seen: set[frozenset[str]] = set()
     for (one, other), held in pool_bytes.items():
@@ -262,5 +256,22 @@ def stored_key(
         seen.add(pair)
         width = width_bps(0.0, reserved_bps=short.get(pair, 0.0), pool_bits=8 * held, minimum_bits=8 * minimum_bytes, horizon_s=horizon_s)
         if width >= LEAST_BPS and all(node.holds_keys and node.admin == "enabled" for node in nodes):
-            found.append(Offer("pool", (one, other), (), width, (f"pool {min(pair)} -- {max(pair)}",)))
+            found.append(Offer("pool", (one, other), (), width, (_pool_of(pair),)))
     return found
+
+
+def _pool_of(pair: Iterable[str]) -> str:
+    return f"pool {' -- '.join(sorted(pair))}"
+
+
+def overdrawn(topology: Topology, reserved: Mapping[str, float]) -> dict[frozenset[str], float]:
+    """What is promised of the links of a pair of nodes beyond what they give now, in bit/s: it comes out of their pool. By pair."""
+    short: dict[frozenset[str], float] = {}
+    for link in topology.links("qkd"):
+        promised = reserved.get(link.id, 0.0)
+        rate = topology.figure(link, "rate_bps") if promised else None
+        if promised and (rate is not None or not topology.usable(link)):
+            gives = rate.value if rate is not None and topology.usable(link) else 0.0
+            pair = frozenset(link.nodes)
+            short[pair] = short.get(pair, 0.0) + max(0.0, promised - gives)
+    return short

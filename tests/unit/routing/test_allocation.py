@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+import topologies
+from controller.network.document import load
 from controller.network.model import Link, Node, NodeKind, Swap
 from controller.network.topology import Topology, UnknownName
 from controller.routing.key_relay import key
@@ -18,7 +21,7 @@ from controller.routing.keys.allocation import Allocation, Demand, allocate
 from controller.routing.keys.pools import link_cost_factor, pool_state, time_to_empty_s, width_bps
 from controller.routing.keys.supply import stored_key
 
-Path = tuple[tuple[str, ...], tuple[str, ...]]
+Way = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def network(*rates: tuple[str, str, float], ends: str = "") -> Topology:
@@ -52,12 +55,12 @@ def matrices(draw: st.DrawFn) -> tuple[Topology, list[Demand]]:
     return topology, draw(st.lists(demand, min_size=1, max_size=4))
 
 
-def every_path(topology: Topology, demand: Demand) -> Iterator[Path]:
+def every_path(topology: Topology, demand: Demand) -> Iterator[Way]:
     """All simple paths that the demand's policy allows, straight from the document's links."""
     if demand.src in demand.avoid or demand.dst in demand.avoid or demand.src == demand.dst:
         return
 
-    def go(nodes: tuple[str, ...], links: tuple[str, ...]) -> Iterator[Path]:
+    def go(nodes: tuple[str, ...], links: tuple[str, ...]) -> Iterator[Way]:
         if nodes[-1] == demand.dst:
             yield nodes, links
             return
@@ -114,6 +117,12 @@ def sound(topology: Topology, demands: Sequence[Demand], given_: Allocation) -> 
                 used[link_id] = used.get(link_id, 0.0) + flow.rate_bps
     for link_id, rate in used.items():
         assert rate <= (topology.link(link_id).rate_bps or 0.0) * (1 + 1e-12)
+    for grant in given_.grants:
+        met = grant.rate_bps >= grant.demand.rate_bps * (1 - 1e-8)
+        assert bool(grant.held_by) == (grant.refusal is None and not met), grant
+        assert set(grant.held_by) <= {each.resource for each in given_.binding}
+        for link_id in grant.held_by:
+            assert used.get(link_id, 0.0) == pytest.approx(topology.link(link_id).rate_bps, rel=1e-6), "what holds a demand is full"
     assert given_.gap < 1e-8 and given_.excess <= 0.0102
     assert given_.throughput_bps == pytest.approx(sum(grant.rate_bps for grant in given_.grants))
 
@@ -178,6 +187,40 @@ def test_a_shared_link_goes_to_the_greatest_sum_or_in_fair_shares() -> None:
     assert sorted(each.price for each in fair.binding) == pytest.approx([0.5, 1.0])
     weighted = allocate(line, [Demand("a", "c", 100, weight=3), *demands[1:]])
     assert [grant.rate_bps for grant in weighted.grants] == pytest.approx([7.5, 2.5, 2.5])
+
+
+@pytest.mark.parametrize("objective", ["throughput", "max-min"])
+def test_what_holds_an_unmet_demand_is_named_also_where_it_has_all_the_links_of_an_end(objective: Any) -> None:
+    secoqc = load(Path(topologies.__file__).parent / "secoqc.yaml")
+    found = allocate(secoqc, [Demand("STP", "FOR", 2000)], objective=objective)
+    width = key(secoqc, "STP", "FOR").rate_bps
+    assert found.grants[0].held_by == ("qkd:STP--BRT",) and found.grants[0].rate_bps == pytest.approx(width)
+    assert [(each.resource, each.price) for each in found.binding] == [("qkd:STP--BRT", pytest.approx(1))]
+    assert f"held by qkd:STP--BRT; alone it could have {width:.6g} bit/s" in found.explanation[0]
+
+
+@pytest.mark.parametrize(
+    ("widths", "demands"),
+    [
+        ((3000.0, 500.0, 700.3), (("ac", 5000, 2, 0, None), ("ab", 5000, 0.5, 1, None), ("ba", math.inf, 1, 0, 0), ("ca", math.inf, 1, 1, None))),
+        ((1000.0, 500.0, 700.3), (("cb", 1000, 1, 0, None), ("bc", 5000, 1, 1, None), ("ab", 5000, 0.5, 1, 0), ("ca", 1000, 1, 1, None))),
+    ],
+)  # fmt: skip
+def test_what_a_higher_priority_leaves_may_be_nothing_but_rounding(widths: Any, demands: Any) -> None:
+    """It is shared all the same, and is no gap. In both cases a later programme found the rates of an earlier one out of reach."""
+    ring = network(*((*ends, width) for ends, width in zip(("ab", "bc", "ca"), widths, strict=True)))  # type: ignore[arg-type]
+    asked = [Demand(ends[0], ends[1], *rest) for ends, *rest in demands]
+    found = allocate(ring, asked)
+    assert found.gap < 1e-8
+    for grant in found.grants:
+        assert (grant.rate_bps > 1) == (grant.demand.priority == 1)
+
+
+def test_a_demand_too_small_to_be_told_beside_the_largest_is_said_to_be() -> None:
+    apart = network(("a", "b", 1.0), ("c", "d", 1e13))
+    line = "a -- b: so little may be lost in the rounding beside the largest rates of this matrix"
+    assert line in allocate(apart, [Demand("a", "b", 5), Demand("c", "d", math.inf)]).explanation
+    assert line not in allocate(apart, [Demand("a", "b", 5), Demand("c", "d", 1e6)]).explanation
 
 
 @pytest.mark.parametrize("objective", ["throughput", "max-min"])

@@ -20,6 +20,7 @@ from controller.network.topology import Topology, UnknownName
 from controller.physics.bell_diagonal import bbm92_key_fraction, recurrence, swap, werner
 from controller.routing.key_relay import Preference, key
 from controller.routing.keys import disjoint, promised
+from controller.routing.keys.allocation import Demand, allocate
 from controller.routing.keys.promised import Promised
 from controller.routing.refusal import NoRoute
 
@@ -313,14 +314,23 @@ def test_pools_widen_the_links_of_their_pairs(
     def pair_width(link: Link) -> float:
         return max(0.0, (link.rate_bps or 0.0) - reserved.get(link.id, 0.0)) + gives.get(frozenset(link.nodes), 0.0)
 
-    graph = Topology("pairs", dict(topology.nodes()), [replace(link, over=(), rate_bps=pair_width(link)) for link in usable])
+    links = [replace(link, over=(), rate_bps=pair_width(link)) for link in usable]
+    lone = {pair: bps for pair, bps in gives.items() if all(set(link.nodes) != pair for link in usable)}
+    links += [Link(kind="qkd", id="pool-" + "-".join(pair), ends=(min(pair), max(pair)), rate_bps=bps) for pair, bps in lone.items()]
+    graph = Topology("pairs", dict(topology.nodes()), links)
     found = every_path(graph, "n0", "n1", frozenset())
     best = max((min(link.rate_bps or 0.0 for _, link in hops) for hops in found), default=0.0)
     wanted = {"pool_bytes": held, "minimum_bytes": 50.0, "horizon_s": horizon_s, "reserved": reserved}
     if best == 0:
         assert refusal(topology, "n0", "n1", **wanted).constraint in ("rate_bps", "reachability")
         return
-    assert key(topology, "n0", "n1", **wanted).rate_bps == pytest.approx(best)  # type: ignore[arg-type]
+    route = key(topology, "n0", "n1", **wanted)  # type: ignore[arg-type]
+    assert route.rate_bps == pytest.approx(best)
+    for path in route.paths:
+        over = iter(path.links)
+        for pair, kind in zip(pairwise(path.nodes), path.segments, strict=True):
+            assert set(topology.link(next(over)).nodes) == set(pair) if kind == "relay" else frozenset(pair) in lone
+        assert not [*over]
 
 
 def test_what_a_pool_adds_is_told() -> None:
@@ -330,6 +340,102 @@ def test_what_a_pool_adds_is_told() -> None:
     assert route.rate_bps == pytest.approx(free.rate_bps + 1000)
     assert any("plus 1000 bit/s of its pool, over qkd:alice--relay1" in line for line in route.explanation)
     assert key(sandbox(), "alice", "relay1", segments=["relay"], pool_bytes=pools) == free, "nothing for ever"
+
+
+def chain(*rates_bps: float) -> Topology:
+    """Nodes a, b, c, ... in a row, links ab, bc, ... of those rates."""
+    names = "abcdefgh"[: len(rates_bps) + 1]
+    links = [Link(kind="qkd", id=f"{x}{y}", ends=(x, y), rate_bps=rate) for x, y, rate in zip(names, names[1:], rates_bps, strict=False)]
+    return Topology("chain", {name: Node(kind="trusted-node") for name in names}, links)
+
+
+def test_a_pool_outlasts_its_link_as_it_does_for_demands() -> None:
+    """Two KMEs relay from what they have in store whatever became of the link, as long as there is any."""
+    topology = chain(1000.0, 500.0)
+    topology.apply(events.LinkStateChanged("ab", up=False))
+    wanted: dict[str, Any] = {"pool_bytes": {("b", "a"): 1e6}, "horizon_s": 16_000.0}
+    assert refusal(topology, "a", "c").constraint == "reachability"
+    assert refusal(topology, "a", "c", segments=["relay"], **wanted).constraint == "reachability"
+    assert refusal(topology, "a", "c", rate_bps=501, **wanted).best == pytest.approx(500)
+    assert refusal(topology, "a", "c", avoid=["b"], **wanted).constraint == "avoid"
+    routes = [
+        key(topology, "a", "c", **wanted, **more) for more in ({"avoid": ["ab"]}, {}, {"prefer": "fewest-trusted-nodes"}, {"split": 2})
+    ]
+    for route in routes:
+        (path,) = route.paths
+        assert (path.nodes, path.links, path.segments) == (("a", "b", "c"), ("bc",), ("pool", "relay"))
+        assert route.rate_bps == pytest.approx(500) and route.trusted_nodes == ("b",)
+        assert "a -- b: 500 bit/s of their pool, as no QKD link between them is usable" in route.explanation
+        assert "the pool of a -- b is down to its minimum after 16000 s at 500 bit/s" in route.explanation
+    matrix = allocate(topology, [Demand("a", "c", math.inf)], **wanted)
+    assert matrix.throughput_bps == pytest.approx(routes[0].rate_bps) and matrix.grants[0].flows[0].segments == ("pool", "relay")
+    less = key(topology, "a", "c", reserved={"ab": 100.0}, **wanted)
+    assert less.rate_bps == pytest.approx(400)
+    assert (
+        "the pool of a -- b is down to its minimum after 16000 s at 400 bit/s beside 100 bit/s that are promised of it" in less.explanation
+    )
+
+
+@given(st.floats(0, 1000), st.floats(0, 2000), st.floats(1e3, 1e6), st.floats(0, 1e3), st.floats(10, 1e4), st.floats(0.01, 1))
+def test_a_pool_is_empty_when_its_link_its_promises_and_the_key_have_drained_it(
+    eskr: float, promised_bps: float, held: float, kept: float, horizon_s: float, share: float
+) -> None:
+    """What it held, and gained and lost in the time that is told, is its minimum."""
+    wanted: dict[str, Any] = {
+        "reserved": {"ab": promised_bps},
+        "pool_bytes": {("a", "b"): held},
+        "minimum_bytes": kept,
+        "horizon_s": horizon_s,
+    }
+    try:
+        most = key(chain(eskr), "a", "b", **wanted).rate_bps
+    except NoRoute:
+        return
+    rate = share * most
+    told = next((line for line in key(chain(eskr), "a", "b", rate_bps=rate, **wanted).explanation if line.startswith("the pool")), None)
+    if told is None:
+        return  # it has nothing to give
+    drained_bps = rate + promised_bps - eskr
+    if "does not shrink" in told:
+        assert drained_bps <= 1e-9 * most
+    else:
+        after_s = float(told.split(" after ")[1].split()[0])
+        assert 8 * held + (eskr - promised_bps - rate) * after_s == pytest.approx(8 * kept, rel=1e-4, abs=1e-4 * 8 * held)
+
+
+def test_promises_drain_a_pool_too() -> None:
+    route = key(chain(100.0), "a", "b", rate_bps=600, pool_bytes={("a", "b"): 75_000.0}, horizon_s=600, reserved={"ab": 400})
+    told = "the pool of a -- b is down to its minimum after 666.667 s at 600 bit/s beside 300 bit/s that are promised of it"
+    assert told in route.explanation
+
+
+def test_the_pool_of_parallel_links_counts_with_the_widest() -> None:
+    """It would serve two shares better with the narrower; the rule is told."""
+    pair = Topology(
+        "pair",
+        {name: Node(kind="trusted-node") for name in "ab"},
+        [Link(kind="qkd", id=f"q{rate:g}", ends=("a", "b"), rate_bps=rate) for rate in (1000.0, 400.0)],
+    )
+    route = key(pair, "a", "b", shares=2, pool_bytes={("a", "b"): 4500.0}, horizon_s=60)
+    assert route.rate_bps == 400 and "a pool counts with the widest link of its pair of nodes" in route.explanation
+    assert any(line.endswith("plus 600 bit/s of its pool, over q1000") for line in route.explanation)
+
+
+def test_shares_do_not_come_from_one_source() -> None:
+    """The two widest links are of one source, which is a shared risk of theirs: the second share is of another."""
+    nodes = {"a": Node(kind="end-node"), "b": Node(kind="end-node"), "s": Node(kind="source"), "t": Node(kind="source")}
+    figures = {"e0": ("s", 900.0), "e1": ("s", 800.0), "e2": ("t", 100.0)}
+
+    def network(*links: str) -> Topology:
+        chosen = [(name, *figures[name]) for name in links]
+        pairs = [Link(kind="entanglement", id=name, ends=("a", "b"), via=via, rate_hz=rate, fidelity=1) for name, via, rate in chosen]
+        return Topology("sources", nodes, pairs)
+
+    refused = refusal(network("e0", "e1"), "a", "b", shares=2)
+    assert (refused.constraint, refused.best) == ("shares", 1)
+    both = key(network("e0", "e1", "e2"), "a", "b", shares=2)
+    assert both.rate_bps == pytest.approx(50) and sorted(path.links for path in both.paths) == [("e0",), ("e2",)]
+    assert key(network("e0", "e1", "e2"), "a", "b", split=2).rate_bps == pytest.approx(850), "rates add up whatever they come from"
 
 
 def test_published_rates_of_vienna() -> None:
@@ -432,9 +538,38 @@ def test_entangled_shares_are_disjoint_by_repeater() -> None:
 def test_a_search_that_met_its_bound_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disjoint, "MAX_PATH_STEPS", 0)
     refused = refusal(one_duct(), "alice", "bob", shares=2, avoid=["relay1", "rep1"])
-    assert "bound on the search's effort" in refused.error
+    assert "at least 1 paths disjoint" in refused.error and "the search met the bound on its effort" in refused.error
     # where nodes alone decide, a flow does, and there is nothing to give up
     assert len(key(sandbox(), "alice", "bob", shares=4).paths) == 4
+
+
+@settings(max_examples=100)
+@given(networks(), st.integers(2, 3), st.none() | st.integers(0, 3), st.integers(0, 5), st.integers(0, 4), st.integers(0, 4))
+def test_a_search_that_met_its_bound_takes_nothing_for_a_fact(
+    topology: Topology, shares: int, most: int | None, rate: float, path_steps: int, set_steps: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(disjoint, "MAX_PATH_STEPS", path_steps)
+        patched.setattr(disjoint, "MAX_SET_STEPS", set_steps)
+        try:
+            key(topology, "n0", "n1", shares=shares, max_trusted_nodes=most, rate_bps=rate)
+        except NoRoute as refused:
+            said = refused
+        else:
+            return
+    sets = every_set(topology, shares, frozenset())
+    trusted = [sum(len(hops) - 1 for hops in paths) for paths in sets]
+    gave_up = "bound on its effort" in said.error
+    if said.constraint == "rate_bps" and sets:
+        widths = [width(paths) for paths, nodes in zip(sets, trusted, strict=True) if most is None or nodes <= most]
+        assert max(widths) >= (said.best or 0) and (gave_up or max(widths) == said.best)
+    elif said.constraint == "max_trusted_nodes" and "takes at least" in said.error:
+        assert all(nodes >= (said.best or 0) for nodes in trusted)
+    elif said.constraint == "shares":
+        assert said.best is not None and (said.best == 0 or every_set(topology, int(said.best), frozenset()))
+        if not gave_up:
+            assert not every_set(topology, int(said.best) + 1, frozenset())
+        assert gave_up == ("at least" in said.error)
 
 
 def test_two_disjoint_paths_of_a_large_grid_are_found_and_proven() -> None:
@@ -455,8 +590,10 @@ def test_bad_requests() -> None:
         key(sandbox(), "alice", "carol")
     with pytest.raises(UnknownName):
         key(sandbox(), "alice", "bob", avoid=["relay9"])
-    for wrong in ({"shares": 0}, {"max_trusted_nodes": -1}, {"rate_bps": -1.0}):
-        with pytest.raises(ValueError, match="at least"):
+    wrongs: list[dict[str, Any]] = [{name: number} for name in ("shares", "split") for number in (0, 2.5, 1.0, True, math.nan)]
+    wrongs += [{"max_trusted_nodes": number} for number in (-1, 1.5, math.nan)]
+    for wrong in (*wrongs, {"rate_bps": -1.0}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
             key(sandbox(), "alice", "bob", **wrong)
     assert refusal(sandbox(), "alice", "alice").constraint == "reachability"
     assert refusal(sandbox(), "alice", "ocs1").constraint == "reachability"

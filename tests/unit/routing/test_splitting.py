@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -117,6 +117,38 @@ def test_a_split_route_has_the_rate_and_trusts_the_fewest(topology: Topology, pa
     fewest = min(trusted for _, trusted in carrying)
     assert len(route.trusted_nodes) == fewest
     assert route.rate_bps == pytest.approx(max(bps for bps, trusted in carrying if trusted == fewest), rel=1e-5)
+
+
+def beside(direct_bps: float, relayed_bps: float) -> Topology:
+    """One link from end to end, and two over a trusted node."""
+    widths = {"ab": direct_bps, "ar": relayed_bps, "rb": relayed_bps}
+    links = [Link(kind="qkd", id=ends, ends=(ends[0], ends[1]), rate_bps=width) for ends, width in widths.items()]
+    return Topology("beside", {name: Node(kind="trusted-node") for name in "abr"}, links)
+
+
+@pytest.mark.parametrize("direct_bps", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("relayed_bps", [4e3, 2.58e6, 1e12])
+def test_a_path_is_not_lost_beside_one_that_is_far_wider(direct_bps: float, relayed_bps: float) -> None:
+    topology = beside(direct_bps, relayed_bps)
+    for rate, most in ((0.0, None), (direct_bps / 2, None), (direct_bps, None), (0.0, 0), (direct_bps, 0)):
+        few = key(topology, "a", "b", split=2, rate_bps=rate, max_trusted_nodes=most, prefer="fewest-trusted-nodes")
+        assert [(path.links, path.rate_bps) for path in few.paths] == [(("ab",), pytest.approx(direct_bps))]
+    more = key(topology, "a", "b", split=2, rate_bps=1.5 * direct_bps, prefer="fewest-trusted-nodes")
+    assert more.rate_bps == pytest.approx(direct_bps + relayed_bps)
+
+
+@settings(max_examples=20)
+@example(426.375, 3067.39, "widest", True)
+@given(st.floats(1, 4000), st.floats(1, 4000), st.sampled_from(["widest", "fewest-trusted-nodes"]), st.booleans())
+def test_the_rate_that_was_told_can_be_asked_for(direct_bps: float, relayed_bps: float, prefer: Any, rounded: bool) -> None:
+    if rounded:
+        direct_bps, relayed_bps = round(direct_bps, 3), round(relayed_bps, 2)
+    topology = beside(direct_bps, relayed_bps)
+    told = key(topology, "a", "b", split=2).rate_bps
+    for rate in {told, round(direct_bps + relayed_bps, 3) if rounded else direct_bps + relayed_bps}:
+        assert key(topology, "a", "b", split=2, rate_bps=rate, prefer=prefer).rate_bps == pytest.approx(rate, rel=1e-9)
+    with pytest.raises(NoRoute):
+        key(topology, "a", "b", split=2, rate_bps=told * 1.00001, prefer=prefer)
 
 
 def test_a_split_route_tells_every_hop_and_what_binds() -> None:
