@@ -134,6 +134,7 @@ class Reconciler:
                     wanted = (view.against or self.book.of(name)).wanted
                     work[name] = await owned(each, (view.state or UNREAD).items, wanted, services, held)
                     await turn.pause()
+            drop(work, set(), self._half_lit(work))
             await self.book.store.durable()  # what devices are given is known after a crash
             failed |= await self._check(work, refused)
             failed |= await self._apply(work, refused, held)
@@ -217,6 +218,22 @@ class Reconciler:
                 known = view.state.items if view is not None and view.state is not None else frozenset()
                 held |= {service for service, items in desired.present.items() if not known.issuperset(items)}
         return held
+
+    def _half_lit(self, work: Work) -> set[str]:
+        """Services whose light would be let in though something on its way is missing that is not to be put there in this round, as what
+        somebody took away may be on its way back."""
+        lit = {change.owners[item] for change in work.values() for item in change.whole.add if isinstance(item, Join)}
+        found = set[str]()
+        for service in map(self.book.services.get, lit):
+            if service is None or service.plan is None:
+                continue
+            for name, items in service.plan.desired.items():
+                view = self.views.get(name)
+                there = view.state.items if view is not None and view.state is not None else frozenset()
+                coming = work[name].owners if name in work else {}
+                if any(isinstance(item, Join) and item not in there and item not in coming for item in items):
+                    found.add(service.id)
+        return found
 
     async def _check(self, work: Work, refused: dict[str, str]) -> set[str]:
         """Asked before the first stage: what devices would refuse. Services refused, and devices that did not answer, leave `work`.

@@ -105,6 +105,26 @@ async def test_a_service_whose_only_port_somebody_took_comes_back_when_it_is_fre
         assert connects(net)["ocs1"] == {TO_TRUNK_A}
 
 
+async def test_light_is_not_let_in_while_something_on_its_way_waits_to_be_put_back(net: Running) -> None:
+    """One switch has a new session and what it lacks is due at once; what somebody took away at the other may be on its way back."""
+    net.reconciler.verdict_s = 3600.0
+    async with net.running():
+        await net.desk.create("lightpath", LIGHT, name="l")
+        await net.reaches("l", "ACTIVE")
+        before = connects(net)
+        for name in ("ocs1", "ocs2"):
+            net.devices[name].items.clear()
+        net.reconciler.mark(before)
+        await net.until(lambda: not any(state.items for name in before if (state := net.reconciler.views[name].state) is not None))
+        net.reconciler.renew("ocs1")
+        rounds = net.reconciler.rounds
+        await net.until(lambda: net.reconciler.rounds > rounds + 3)
+        assert not any(connects(net).values())
+        net.reconciler.renew("ocs2")
+        await net.until(lambda: connects(net) == before)
+        await net.reaches("l", "ACTIVE")
+
+
 async def test_a_service_that_is_told_of_drift_only_is_not_led_around_what_somebody_took(net: Running) -> None:
     async with net.running():
         await net.desk.create("lightpath", {**LIGHT, "on_drift": "report"}, name="l")
