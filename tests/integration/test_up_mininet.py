@@ -233,7 +233,7 @@ def test_nothing_is_left_after_a_kill(tmp_path: Path, netns: list[str], victim: 
         run.process.communicate(timeout=60)
         soon(lambda: not users_of(namespaces), 30)
         soon(lambda: not any(cmdline(pid) for pid in everything), 30)
-        soon(lambda: interfaces(netns) == before, 10)
+        soon(lambda: interfaces(netns) == before, 30)
     if victim != "up":
         return
     with up(tmp_path, netns) as again:
