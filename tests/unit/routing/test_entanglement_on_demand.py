@@ -172,3 +172,23 @@ def test_few_chains_are_simulated_where_news_takes_its_time() -> None:
         route = entanglement(topology, "n0", "n6", min_rate_hz=1.0, model="on-demand")
     assert route.rate_hz >= 1 and max(route.rounds) > 0
     assert 0 < simulated < 60
+
+
+def test_a_slow_way_over_good_memories_is_found_in_a_small_network() -> None:
+    """No shortest path in fidelity and waiting proposes it: the buffered model's arrays know nothing of memories."""
+    nodes = {
+        "a": Node(kind="end-node", t1_s=96.0, t2_s=9.6),
+        "b": Node(kind="end-node"),
+        "good": Node(kind="repeater", t1_s=4.0, t2_s=4.0, swap=Swap(success=0.3)),
+        "poor": Node(kind="repeater", t1_s=0.057, t2_s=0.0057, swap=Swap(fidelity=0.99)),
+    }
+    links = [
+        Link(kind="entanglement", id="ap", ends=("a", "poor"), rate_hz=3.45, state=(0.8748, 0.0104, 0.0039, 0.1109)),
+        Link(kind="entanglement", id="pb", ends=("poor", "b"), rate_hz=590.0, fidelity=0.894),
+        Link(kind="entanglement", id="gb", ends=("good", "b"), rate_hz=1.19, state=(0.9783, 0.0033, 0.0001, 0.0183)),
+        Link(kind="entanglement", id="pg", ends=("poor", "good"), rate_hz=477.0, fidelity=0.863),
+        Link(kind="entanglement", id="ag", ends=("a", "good"), rate_hz=118.0, state=(0.962, 0.0, 0.0002, 0.0378)),
+        Link(kind="entanglement", id="ap2", ends=("a", "poor"), rate_hz=20.8, fidelity=0.611),
+    ]
+    route = entanglement(Topology("memories", nodes, links), "a", "b", min_rate_hz=0.01, model="on-demand")
+    assert route.links == ("ag", "gb") and route.fidelity > 0.85
