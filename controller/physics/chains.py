@@ -39,6 +39,9 @@ APPROXIMATE = "within 2 %: of 800 simulated chains of its domain the worst is 1.
 STANDARD_ERROR = 0.004
 """Relative, of rate and fidelity, at which a simulation is ended: five of them are 2 %."""
 
+_WORST = 0.02
+"""The standard error above which a simulation's figures are not told, where none so large was asked for."""
+
 _APPROXIMATED_LINKS = 6
 """Beyond, the Markov chain takes longer than the simulation."""
 _RAREST = 1e-10
@@ -109,7 +112,7 @@ def deliver(
     and costs a tenth.
 
     Raises ValueError, naming what is wrong, for lengths that do not fit, for a figure outside its domain, and for a cut-off that lets
-    nothing through; TooRare, which is one, for swaps that succeed, or sides that meet within the cut-off, too rarely.
+    nothing through; TooRare, which is one, for swaps that succeed, or sides that meet within the cut-off, too rarely for figures within 2 %.
     """
     _fit(links, nodes, delays_s, cutoff_s)
     within("standard_error", standard_error, 1e-4, 0.1)
@@ -214,9 +217,7 @@ def _simulated(chain: _Chain, standard_error: float) -> Delivery:
     from controller.physics import simulation
 
     found = simulation.mean_delivery(_played(chain), standard_error)
-    if found is None:
-        raise TooRare(f"swap_success must be higher to be evaluated: {len(chain.links)} links deliver too rarely to be simulated")
-    return _estimated(chain, "swap as soon as possible", found, standard_error)
+    return _estimated(chain, "swap as soon as possible", found, standard_error, "swap_success")
 
 
 def _played(chain: _Chain) -> Played:
@@ -233,7 +234,10 @@ def _played(chain: _Chain) -> Played:
     )
 
 
-def _estimated(chain: _Chain, protocol: str, found: Estimate, standard_error: float) -> Delivery:
+def _estimated(chain: _Chain, protocol: str, found: Estimate | None, standard_error: float, to_raise: str) -> Delivery:
+    """What a simulation came to; TooRare where it came to nothing, or to nothing that is worth telling."""
+    if found is None or max(found.time_error, found.fidelity_error) > max(_WORST, standard_error):
+        raise TooRare(f"{to_raise} must be higher to be evaluated: {len(chain.links)} links deliver too rarely to be simulated to {_WORST:.0%}")
     error = f"standard error {found.time_error:.2%} in rate, {found.fidelity_error:.2%} in fidelity"
     if max(found.time_error, found.fidelity_error) > standard_error:
         error += f" (with all the effort it may take, {standard_error:.2%} was aimed at)"
@@ -255,11 +259,7 @@ def _with_cutoff(chain: _Chain, cutoff_s: float, standard_error: float) -> Deliv
     from controller.physics import tree_simulation
 
     found = tree_simulation.mean_delivery(_played(chain), cutoff_s, standard_error)
-    if found is None:
-        raise TooRare(
-            f"cutoff_s and swap_success must be higher to be evaluated: {len(chain.links)} links deliver too rarely to be simulated"
-        )
-    return _estimated(chain, "halving tree of swaps with a cut-off", found, standard_error)
+    return _estimated(chain, "halving tree of swaps with a cut-off", found, standard_error, "cutoff_s and swap_success")
 
 
 def _two_with_cutoff(chain: _Chain, cutoff_s: float, same: bool) -> Delivery:

@@ -295,6 +295,15 @@ def test_swaps_that_succeed_too_rarely_are_refused_by_name(links: int, success: 
         deliver([Link(1.0, PURE)] * links, [Node(swap_success=success)] * (links + 1), [delay_s] * links)
 
 
+def test_what_a_simulation_does_not_find_to_two_percent_is_not_told() -> None:
+    """Twenty-six links whose swaps fail every other time deliver a few dozen pairs within the effort that a simulation may take."""
+    links, nodes = [Link(1.0, PURE)] * 26, [Node(swap_success=0.5)] * 27
+    with pytest.raises(TooRare, match=r"^swap_success must be higher to be evaluated: 26 links deliver too rarely to be simulated to 2%"):
+        deliver(links, nodes)
+    told = deliver(links[:22], nodes[:23], standard_error=0.1).error
+    assert 0.02 < float(told.removeprefix("standard error ").split("%")[0]) / 100 < 0.1, "as coarse as it was asked for"
+
+
 # --- two links with a cut-off ---
 
 
