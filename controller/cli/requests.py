@@ -87,9 +87,11 @@ def _misfits(kind: Any, raw: Any, at: Key, network: Topology) -> Iterator[Compla
                 yield _unknown((*at, key), unknown)
         elif key == "avoid" and isinstance(value, list):
             for index, name in enumerate(value):
-                if isinstance(name, str) and not network.known(name):
-                    known = [*network.graph, *(link.id for link in network.links())]
-                    yield _unknown((*at, key, index), UnknownName("node or link", name, known))
+                try:
+                    if isinstance(name, str):
+                        network.must_know(name)
+                except UnknownName as unknown:
+                    yield _unknown((*at, key, index), unknown)
         elif key in parts and isinstance(value, list):
             for index, part in enumerate(value):
                 yield from _misfits(parts[key], part, (*at, key, index), network)

@@ -306,6 +306,11 @@ class Topology:
         """Whether there is a node of that name or a link of that id."""
         return name in self.graph or name in self._links
 
+    def must_know(self, name: str) -> None:
+        """Raise UnknownName where there is neither a node of that name nor a link of that id."""
+        if not self.known(name):
+            raise UnknownName("node or link", name, [*self.graph, *self._links])
+
     def measured(self, field: str) -> Mapping[str, float]:
         """What devices measured of a figure, by link id."""
         return self._measured[field]

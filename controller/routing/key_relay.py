@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from controller.network.topology import Topology, UnknownName
+from controller.network.topology import Topology
 from controller.physics.domain import whole
 from controller.routing.keys import splitting
 from controller.routing.keys.allocation import Flow
@@ -101,8 +101,7 @@ def key(
     for name in (src, dst):
         topology.node(name)
     for name in avoid:
-        if name not in topology.graph:
-            _known_link(topology, name)
+        topology.must_know(name)
     if prefer not in _ORDER:
         raise ValueError(f"prefer must be one of {', '.join(_ORDER)}, got {prefer!r}")
     if not rate_bps >= 0:
@@ -145,13 +144,6 @@ def key(
     if found.paths is not None and width_of(found.paths) >= rate_bps:
         return _route(every, found, promised, _ORDER[prefer], rate_bps, horizon_s, short)
     raise _refusal(search, (lambda: offered(())) if avoid else None, found, rate_bps, shares, max_trusted_nodes)
-
-
-def _known_link(topology: Topology, name: str) -> None:
-    try:
-        topology.link(name)
-    except UnknownName:
-        raise UnknownName("node or link", name, [*topology.graph, *(link.id for link in topology.links())]) from None
 
 
 def _refusal(

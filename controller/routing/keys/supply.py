@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from controller.network.topology import Topology, UnknownName
+from controller.network.topology import Topology
 from controller.physics.domain import within
 from controller.routing.keys.path_programme import Commodity, Floats, Goal, Ints, PathProgramme, SegmentGraph
 from controller.routing.keys.pools import width_bps
@@ -70,11 +70,10 @@ class KeySupply:
         cost_factor: float = 1.0,
     ) -> None:
         self._topology, self._segments, self._stored = topology, offered, stored
-        known = {*topology.graph, *(link.id for link in topology.links())}
         for wish in wishes:
             topology.node(wish.src), topology.node(wish.dst)
-            for name in sorted(wish.avoid - known):
-                raise UnknownName("node or link", name, known)
+            for name in sorted(wish.avoid):
+                topology.must_know(name)
         self._node = {name: index for index, (name, node) in enumerate(topology.nodes()) if node.holds_keys}
         self._nodes = len(topology.graph)
         self._relays = np.array([node.kind in RELAYS for _, node in topology.nodes()])

@@ -333,6 +333,12 @@ def test_every_fault_of_a_file_of_requests_at_once(tmp_path: Path) -> None:
     assert [line.split(":")[1] for line in told] == ["2", "2", "2", "3", "4"]
 
 
+def test_a_name_that_is_not_known_does_not_make_the_fields_after_it_unknown(tmp_path: Path) -> None:
+    text = "demands:\n  - {src: alice, dst: bob, avoid: [XXX], rate_bps: 1}\n"
+    (told,) = bellhop_route("demands", "sandbox", written(tmp_path, text)).stderr.splitlines()
+    assert "demands[0].avoid[0]: no node or link named 'XXX'" in told
+
+
 def test_a_file_of_requests_that_is_not_there() -> None:
     done = bellhop_route("demands", "sandbox", "no-such.yaml")
     assert done.exit_code == 2 and "no-such.yaml: No such file" in done.stderr
