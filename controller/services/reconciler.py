@@ -19,10 +19,10 @@ from controller.routing.light.plant import Plant, build
 from controller.services.desired import STANDING, Book, Desired
 from controller.services.device_view import UNREAD, DeviceView
 from controller.services.light_order import LightOrder, in_order
-from controller.services.light_safety import JOINS, Join, Part, after, unsafe
+from controller.services.light_safety import Join, Part, after, unsafe
 from controller.services.stages import stages
 from controller.services.turn import Turn, let_go, together
-from controller.services.work import Change, Work, darken, drop, owned, to_do, wait_for_dark
+from controller.services.work import Change, Work, darken, drop, lit, owned, to_do, wait_for_dark
 from controller.southbound.device import Device, DeviceError, Diff, Item, Refused, State, diff
 
 LONG_TABLE = 500
@@ -222,9 +222,9 @@ class Reconciler:
     def _half_lit(self, work: Work) -> set[str]:
         """Services whose light would be let in though something on its way is missing that is not to be put there in this round, as what
         somebody took away may be on its way back."""
-        lit = {change.owners[item] for change in work.values() for item in change.whole.add if isinstance(item, Join)}
+        changes = [work[name] for name in lit(work)]
         found = set[str]()
-        for service in map(self.book.services.get, lit):
+        for service in map(self.book.services.get, {each.owners[item] for each in changes for item in each.whole.add if isinstance(item, Join)}):
             if service is None or service.plan is None:
                 continue
             for name, items in service.plan.desired.items():
@@ -354,11 +354,11 @@ class Reconciler:
 
     def _joins(self, work: Work) -> dict[str, set[Join]]:
         """What lets light pass now, on every device where it may; empty when the work has nothing to do with light."""
-        lit = [name for name, change in work.items() if not JOINS.isdisjoint(map(type, change.owners))]
-        if not lit:
+        changing = lit(work)
+        if not changing:
             return {}
         held: dict[str, Iterable[Item]] = {}
-        for name in {*lit, *self.plant().survey.devices} & self.views.keys():
+        for name in {*changing, *self.plant().survey.devices} & self.views.keys():
             view, desired = self.views[name], self.book.of(name)
             sure, state = view.state is not None and not view.late, view.state or UNREAD
             held[name] = state.items if sure else (*state.items, *desired.items(), *desired.absent)

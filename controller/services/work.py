@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from controller.services.app import cookie
 from controller.services.light_order import LightOrder
-from controller.services.light_safety import Join, Part, ends
+from controller.services.light_safety import JOINS, Join, Part, ends
 from controller.services.service import Service
 from controller.services.turn import Turn
 from controller.southbound.device import Diff, FlowRule, Group, Item, KeyRelay, Meter
@@ -35,6 +35,11 @@ class Change(NamedTuple):
 
 
 Work = dict[str, Change]
+
+
+def lit(work: Work) -> list[str]:
+    """The devices on which something is to change that lets light pass."""
+    return [name for name, change in work.items() if not JOINS.isdisjoint(map(type, change.owners))]
 
 
 async def owned(
