@@ -213,7 +213,9 @@ def _unfit(topology: Topology, link: Link) -> str | None:
         return f"unknown {'rate_hz' if rate is None else 'fidelity'}"
     if rate.value < LEAST_PAIRS_HZ:
         return f"makes no pairs, rate_hz is {rate.value:g}"
-    return "fidelity below 1/4" if fidelity.value < 0.25 else None
+    if fidelity.value < 0.25:
+        return "fidelity below 1/4"
+    return "fidelity above 1" if fidelity.value > 1 else None
 
 
 def _refusal(topology: Topology, src: str, dst: str, floor: float, rate: float, fastest: Optimum | None) -> NoRoute:
@@ -260,14 +262,6 @@ def supplies(rate_hz: float, fidelity: float) -> tuple[Supply, ...]:
     return tuple(offered)
 
 
-def _offer(link: Link, topology: Topology) -> tuple[Supply, ...]:
-    """What a link delivers by rounds; nothing when its figures are not known, or below 1/4 in fidelity, or without a rate."""
-    rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
-    if rate is None or fidelity is None or rate.value < LEAST_PAIRS_HZ or not 0.25 <= fidelity.value <= 1:
-        return ()
-    return supplies(rate.value, fidelity.value)
-
-
 def swap_of(topology: Topology, node: str) -> Swap:
     """A repeater's swap; a perfect one where the document says nothing."""
     return topology.node(node).swap or PERFECT_SWAP
@@ -291,14 +285,11 @@ def front(
         return []
     offers: dict[str, list[tuple[str, str, tuple[Supply, ...]]]] = {}
     for link in topology.links("entanglement"):
-        if (
-            not topology.usable(link)
-            or link.id in avoid
-            or not via_usable(topology, link, avoid)
-            or any(name in avoid for name in link.nodes)
-        ):
+        if any(name in avoid for name in (link.id, *link.nodes, link.via)) or _unfit(topology, link) is not None:
             continue
-        offered = _offer(link, topology)
+        rate, fidelity = topology.figure(link, "rate_hz"), topology.figure(link, "fidelity")
+        assert rate is not None and fidelity is not None
+        offered = supplies(rate.value, fidelity.value)
         for here, there in (link.nodes, link.nodes[::-1]):
             offers.setdefault(here, []).append((there, link.id, offered))
 
@@ -345,9 +336,9 @@ def front(
     return [chain for name, chains in settled.items() if name != src for chain in chains]
 
 
-def via_usable(topology: Topology, link: Link, avoid: Collection[str] = ()) -> bool:
-    """Whether the source or Bell station in the middle of a link, if there is one, is enabled and not in `avoid`."""
-    return link.via is None or (link.via not in avoid and topology.node(link.via).admin == "enabled")
+def via_usable(topology: Topology, link: Link) -> bool:
+    """Whether the source or Bell station in the middle of a link, if there is one, is enabled."""
+    return link.via is None or topology.node(link.via).admin == "enabled"
 
 
 def _on_demand(topology: Topology, src: str, dst: str, floor: float, rate: float, finest: bool) -> _Ranked:

@@ -133,7 +133,7 @@ def _model(topology: Topology, slot_s: float) -> _Model:
     idle = []
     for link in topology.links("entanglement"):
         rate = topology.figure(link, "rate_hz")
-        if rate is None or rate.value == math.inf or not topology.usable(link) or not via_usable(topology, link):
+        if rate is None or not topology.usable(link) or not via_usable(topology, link):
             continue
         p = -math.expm1(-rate.value * slot_s)
         if p > 0:
